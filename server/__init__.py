@@ -1,0 +1,1 @@
+"""The asyncio shell: sockets, tracks, signalling. It holds no mathematics."""

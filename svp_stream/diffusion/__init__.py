@@ -1,0 +1,1 @@
+"""Diffusion rooms: autoencoder, conditioner, denoiser, schedule, sampler functions and the temporal latent cache."""

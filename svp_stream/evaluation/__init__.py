@@ -1,0 +1,1 @@
+"""Metrics with their controls, and the table that the model card shows."""

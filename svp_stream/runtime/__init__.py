@@ -1,0 +1,1 @@
+"""Speed rooms: compiled back ends with an off switch; plain torch is the reference."""

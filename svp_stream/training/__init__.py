@@ -1,0 +1,1 @@
+"""One file for each training stage of the method, on accelerate, resumable to the step."""
