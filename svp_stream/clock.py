@@ -20,7 +20,7 @@ WIRE_RATE_HZ = 48_000
 def ticks_per_sample(rate_hz: int) -> int:
     """How many ticks one sample lasts; raises ValueError when the rate does not divide 48 kHz."""
     if rate_hz <= 0 or TICKS_PER_SECOND % rate_hz:
-        raise ValueError(f"sample rate {rate_hz} Hz does not divide {TICKS_PER_SECOND} Hz; use 48000, 24000, 16000 or 8000")
+        raise ValueError(f"{rate_hz} Hz does not divide {TICKS_PER_SECOND} Hz; use 48000, 24000, 16000 or 8000")
     return TICKS_PER_SECOND // rate_hz
 
 

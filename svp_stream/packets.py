@@ -60,7 +60,8 @@ class AudioTokens:
 @dataclass(frozen=True, slots=True)
 class Pose:
     """What is not lips, for the frame at `pts`: head angles in degrees, shift `dx, dy` as a fraction of the picture
-    (right and down positive), eyelid closure in [0, 1] (0 open), gaze in degrees (right in the picture and down positive)."""
+    (right and down positive), eyelid closure in [0, 1] (0 open), gaze in degrees (picture right and down positive).
+    The frame at `pts` covers [pts, pts + 1920) and shows the instant in its middle, pts + 960."""
 
     pts: int
     yaw: float = 0.0

@@ -1,7 +1,7 @@
 """What an engine is: heavy, immutable models shared by every session, and one light `FaceStream` for each person.
 
-In: 16 kHz `AudioChunk`s and `SpeechState`s. Out: one `Frame` for each 1920 ticks of sound. Remembers: in the stream only.
-Latency: declared by the stream.
+In: 16 kHz `AudioChunk`s and `SpeechState`s. Out: one `Frame` for each 1920 ticks of sound.
+Remembers: in the stream only. Latency: declared by the stream.
 """
 
 from __future__ import annotations
