@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar, runtime_checkable
 
 In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
+Out = TypeVar("Out")
 
 
 @runtime_checkable
