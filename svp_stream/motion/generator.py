@@ -1,0 +1,201 @@
+"""The motion generator: a living head for lips that come from elsewhere.
+
+What it is: a seeded, causal stream of head pose, blinks, gaze and breath, steered by a `Manner` and by the voice's
+stress. The head follows a wandering goal through a critically damped spring, nods on rising stress, moves less while
+listening, and never stands still: it breathes and sways in silence too. The eyes hold the viewer against the head's own
+turning (the vestibulo-ocular reflex).
+
+In: `MotionDrive`, one a video frame. Out: `Pose` of the same frame. Remembers: `MotionState`, one dataclass.
+Latency: one frame, the drive's own (1920 ticks).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from svp_stream.clock import FRAME_RATE_HZ, FRAME_TICKS
+from svp_stream.errors import StreamError
+from svp_stream.motion import eyes
+from svp_stream.motion.manner import Manner
+from svp_stream.motion.wander import Float64, Wander, smoothstep, soft_limit, spring
+from svp_stream.packets import Float32, Pose
+
+LIMITS = np.array([12.0, 8.0, 6.0, 0.03, 0.03])
+"""Largest |yaw|, |pitch|, |roll| in degrees and |dx|, |dy| as fractions of the picture."""
+GAZE_LIMIT_DEG = 15.0
+GLIDE_FRAMES = 8
+_DT_S = 1 / FRAME_RATE_HZ
+_CATCH_UP_FRAMES = 25
+_SPRING = 14.0
+_BREATH_HZ = 0.26
+_NOD_S = 0.48
+_NOD_REST_S = 0.32
+_REFLEX = 0.9
+# Slow yaw, pitch, roll, x, y; quick yaw, pitch, roll of speech; the pace of the breath.
+_CORNERS = np.array([1.0, 1.0, 0.8, 0.6, 0.6, 2.6, 3.0, 2.4, 0.5])
+_CHANNELS = len(_CORNERS)
+
+
+@dataclass(frozen=True, slots=True)
+class MotionDrive:
+    """What the voice asks of the head in the frame at `pts`: `speaking` or not, and vocal `stress` in [0, 1]."""
+
+    pts: int
+    speaking: bool
+    stress: float
+
+
+@dataclass(slots=True)
+class MotionState:
+    """All that one person's motion remembers between frames."""
+
+    rng: np.random.Generator
+    wander: Wander
+    manner_from: Float32
+    manner_to: Float32
+    glide: int = GLIDE_FRAMES
+    last_pts: int | None = None
+    ended: bool = False
+    head: Float64 = field(default_factory=lambda: np.zeros(5))
+    head_v: Float64 = field(default_factory=lambda: np.zeros(5))
+    activity: float = 0.0
+    breath: float = 0.0
+    stress_floor: float = 0.0
+    nod_s: float = 10.0
+    nod_size: float = 0.0
+    nod_tilt: float = 0.0
+    eye: eyes.EyeState = field(default_factory=eyes.EyeState)
+
+
+class MotionStream:
+    """One person's motion: a `Stage[MotionDrive, Pose]`, equal for equal seeds, manners and drives."""
+
+    def __init__(self, manner: Manner, seed: int) -> None:
+        self._born_manner = manner
+        self._seed = seed
+        self._state = self._fresh()
+
+    @property
+    def latency(self) -> int:
+        """One frame: a pose depends on the drive of its own frame and on earlier ones."""
+        return FRAME_TICKS
+
+    def set_manner(self, manner: Manner) -> None:
+        """Change how the person moves, from the next frame on; the change glides over 0.3 s."""
+        s = self._state
+        s.manner_from = self._manner_vector()
+        s.manner_to = manner.vector()
+        s.glide = 0
+
+    def push(self, x: MotionDrive) -> list[Pose]:
+        """One drive in, one pose out. Frames may be missing (they are lived through unseen).
+
+        Raises StreamError when `x.pts` is not a whole number of frames after the last, or after `flush`.
+        """
+        s = self._state
+        frames = self._frames_since(x.pts)
+        for _ in range(min(frames, _CATCH_UP_FRAMES)):
+            self._step(x)
+        s.last_pts = x.pts
+        return [self._pose(x.pts)]
+
+    def flush(self) -> list[Pose]:
+        """Nothing is held back; the stream wants `reset` before the next drive."""
+        self._state.ended = True
+        return []
+
+    def reset(self) -> None:
+        """As if newly made, with the manner and seed it was made with."""
+        self._state = self._fresh()
+
+    def _fresh(self) -> MotionState:
+        rng = np.random.default_rng(self._seed)
+        v = self._born_manner.vector()
+        state = MotionState(rng=rng, wander=Wander.start(rng.standard_normal((2, _CHANNELS))), manner_from=v,
+                            manner_to=v, breath=float(rng.random()))
+        state.head = self._goal(state, self._born_manner)
+        return state
+
+    def _frames_since(self, pts: int) -> int:
+        s = self._state
+        if s.ended:
+            raise StreamError("MotionStream: a drive came after flush; call reset first")
+        if s.last_pts is None:
+            return 1
+        frames, rest = divmod(pts - s.last_pts, FRAME_TICKS)
+        if rest or frames < 1:
+            raise StreamError(f"MotionStream: drive at {pts} after {s.last_pts}; the next frame is at "
+                              f"{s.last_pts + FRAME_TICKS} ticks")
+        return frames
+
+    def _manner_vector(self) -> Float32:
+        s = self._state
+        share = np.float32(smoothstep(s.glide / GLIDE_FRAMES))
+        mixed: Float32 = s.manner_from + share * (s.manner_to - s.manner_from)
+        return mixed
+
+    def _step(self, x: MotionDrive) -> None:
+        """Live through one frame."""
+        s = self._state
+        s.glide = min(s.glide + 1, GLIDE_FRAMES)
+        manner = Manner.from_vector(self._manner_vector())
+        normals = s.rng.standard_normal((2, _CHANNELS))
+        chances = s.rng.random(eyes.UNIFORMS + 3)
+        stress = min(max(x.stress, 0.0), 1.0) if x.speaking else 0.0
+        s.activity += ((1.0 if x.speaking else 0.0) - s.activity) * (1 - math.exp(-_DT_S / 0.35))
+        s.wander.step(_CORNERS * manner.head_tempo_hz, _DT_S, normals)
+        s.breath = (s.breath + _DT_S * _BREATH_HZ * (1 + 0.15 * float(s.wander.x[8]))) % 1.0
+        self._step_nod(stress, chances[eyes.UNIFORMS:])
+        eyes.step(s.eye, manner, x.speaking, _DT_S, chances[:eyes.UNIFORMS])
+        s.head, s.head_v = spring(s.head, s.head_v, self._goal(s, manner), _SPRING, _DT_S)
+
+    def _step_nod(self, stress: float, chances: Float64) -> None:
+        """Begin a nod where stress rises well above its recent floor (not on every accent)."""
+        s = self._state
+        s.nod_s += _DT_S
+        rise = stress - s.stress_floor
+        if rise > 0.18 and s.nod_s > _NOD_S + _NOD_REST_S and chances[0] < 0.5:
+            s.nod_s = 0.0
+            # One accent in five lifts the head instead.
+            s.nod_size = min(stress * (0.7 + 0.6 * float(chances[1])), 1.2) * (-0.6 if chances[2] < 0.2 else 1.0)
+            s.nod_tilt = float(chances[2]) - 0.5
+        s.stress_floor += max(min(rise, 0.06), -0.12)
+
+    def _goal(self, s: MotionState, m: Manner) -> Float64:
+        """Where the head wants to be: float64 [5] yaw, pitch, roll (degrees), dx, dy (fractions of the picture)."""
+        w = s.wander.x
+        slow = m.head_size_deg * (0.45 + 0.55 * s.activity)
+        quick = m.head_size_deg * 0.35 * s.activity
+        nod = math.sin(math.pi * min(s.nod_s / _NOD_S, 1.0)) ** 2 * s.nod_size * m.nod_deg * 1.25
+        wide, low = slow * float(w[0]) + quick * float(w[5]), 0.55 * slow * float(w[1]) + quick * 0.7 * float(w[6])
+        lean = 0.5 * slow * float(w[2]) + quick * 0.5 * float(w[7])
+        lift = _breath(s.breath)
+        yaw = m.yaw_deg + wide + 0.15 * s.eye.to_x
+        pitch = m.pitch_deg + low + nod + 0.1 * s.eye.to_y - 0.25 * lift
+        roll = m.roll_deg + lean + 0.25 * wide + 0.35 * s.nod_tilt * nod
+        dx = 0.0006 * yaw + 0.0008 * roll + 0.0012 * slow * float(w[3])
+        dy = 0.0005 * (pitch - m.pitch_deg) + 0.0008 * slow * float(w[4]) - m.breath_size * lift
+        return np.array([yaw, pitch, roll, dx, dy])
+
+    def _pose(self, pts: int) -> Pose:
+        s = self._state
+        m = self._manner_vector()
+        yaw, pitch, roll, dx, dy = (float(v) for v in soft_limit(s.head, LIMITS))
+        world_x, world_y = eyes.gaze(s.eye)
+        # The eyes turn inside the head, so the head's own turn is taken back to keep the viewer in sight.
+        look = soft_limit(np.array([world_x - _REFLEX * yaw, world_y - _REFLEX * pitch]), np.full(2, GAZE_LIMIT_DEG))
+        gaze_x, gaze_y = float(look[0]), float(look[1])
+        lid = min(max(float(m[-1]) + 0.012 * gaze_y, 0.0), 0.6)
+        shut = eyes.closure(s.eye.blink_s)
+        left = 1 - (1 - lid) * (1 - shut)
+        right = 1 - (1 - lid) * (1 - 0.97 * shut)
+        return Pose(pts, yaw, pitch, roll, dx, dy, left, right, gaze_x, gaze_y)
+
+
+def _breath(phase: float) -> float:
+    """Lift of the chest in [-1, 1] at `phase` in [0, 1): the breath goes in faster than out."""
+    bent = phase / 0.8 if phase < 0.4 else 0.5 + (phase - 0.4) / 1.2
+    return -math.cos(2 * math.pi * bent)
