@@ -188,7 +188,7 @@ class MotionStream:
         # The eyes turn inside the head, so the head's own turn is taken back to keep the viewer in sight.
         look = soft_limit(np.array([world_x - _REFLEX * yaw, world_y - _REFLEX * pitch]), np.full(2, GAZE_LIMIT_DEG))
         gaze_x, gaze_y = float(look[0]), float(look[1])
-        lid = min(max(float(m[-1]) + 0.012 * gaze_y, 0.0), 0.6)
+        lid = min(max(float(m[-1]) + 0.006 * gaze_y, 0.0), 0.6)
         shut = eyes.closure(s.eye.blink_s)
         left = 1 - (1 - lid) * (1 - shut)
         right = 1 - (1 - lid) * (1 - 0.97 * shut)

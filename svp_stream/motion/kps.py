@@ -6,13 +6,13 @@ rigid `HeadGeometry` fitted once to an avatar; they are drawn as smooth fields t
 grid size.
 
 Channels, float32 [11, cells, cells], in units of the distance d between the eyes in this frame:
-  0..5   for left eye, right eye, nose: u / (1 + |u|) of u = (point - cell centre) / d, along x, then along y
-  6, 7   a Gaussian (deviation 0.2 d) at the left, right eye times that lid's closure
+  0..5   for right eye, left eye, nose: u / (1 + |u|) of u = (point - cell centre) / d, along x, then along y
+  6, 7   a Gaussian (deviation 0.2 d) at the right, left eye times that lid's closure
   8, 9   the sum of both eyes' Gaussians times gaze_x, gaze_y in tens of degrees
   10     the sum of the Gaussians at both eyes and the nose
 
 In: `Pose`, `HeadGeometry`. Out: points in [0, 1] picture units, fields. Remembers: nothing.
-"Left" is the person's own left, which is on the right in the picture. Angles and shifts are as in `packets.Pose`.
+"Left" is the person's own left, on the right in the picture. Angles and shifts are as in `packets.Pose`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from svp_stream.packets import Float32, Floats, Pose
 
 KPS_CHANNELS: Final = 11
-POINTS: Final = ("left eye", "right eye", "nose tip")
+POINTS: Final = ("right eye", "left eye", "nose tip")
 CELLS: Final = 32
 _SIGMA = 0.2
 _MIN_EYES = 0.02
@@ -36,9 +36,9 @@ _MIN_EYES = 0.02
 class HeadGeometry:
     """A rigid head seen under weak perspective.
 
-    `points` float32 [3, 3]: left eye, right eye, nose tip relative to the pivot at zero pose, in picture widths,
-    x right, y down, z towards the viewer. `neck` float32 [3]: from the neck's joint to the pivot, which is carried along
-    by the neck's share of the turn. `pivot` float32 [2]: where the neck's joint is seen at zero pose, in [0, 1].
+    `points` float32 [3, 3]: right eye, left eye, nose tip relative to the pivot at zero pose, in picture widths,
+    x right, y down, z towards the viewer. `neck` float32 [3]: from the neck's joint to the pivot, which is carried
+    along by the neck's share of the turn. `pivot` float32 [2]: where the neck's joint is seen at zero pose, in [0, 1].
     `neck_share`: the part of each angle that the neck takes.
     """
 
@@ -67,13 +67,13 @@ def pose_vector(pose: Pose) -> Float32:
 
 
 def rotations(degrees: Floats) -> Floats:
-    """Rotation matrices [N, 3, 3] of yaw, pitch, roll in degrees [N, 3]: roll after yaw after pitch."""
+    """Rotation matrices [N, 3, 3] of yaw, pitch, roll in degrees [N, 3]: first roll, then pitch, then yaw, about fixed axes."""
     yaw, pitch, roll = np.deg2rad(degrees[:, 0]), np.deg2rad(degrees[:, 1]), np.deg2rad(degrees[:, 2])
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     # Yaw carries z towards +x, pitch carries z towards +y (down), roll carries x towards +y (clockwise).
-    row = [cr * cy, cr * sy * -sp - sr * cp, cr * sy * cp - sr * sp,
-           sr * cy, sr * sy * -sp + cr * cp, sr * sy * cp + cr * sp,
-           -sy, -cy * sp, cy * cp]
+    row = [cy * cr - sy * sp * sr, -cy * sr - sy * sp * cr, sy * cp,
+           cp * sr, cp * cr, sp,
+           -sy * cr - cy * sp * sr, sy * sr - cy * sp * cr, cy * cp]
     return np.stack(row, axis=-1).reshape(-1, 3, 3)
 
 
@@ -155,7 +155,7 @@ def raster_batch(kps: Float32, lids_gaze: Float32, cells: int = CELLS) -> Float3
     out[:, 1:6:2] = bent[:, :, 1, :, None]
     blobs = fall[:, :, 1, :, None] * fall[:, :, 0, None, :]
     both = blobs[:, 0] + blobs[:, 1]
-    out[:, 6:8] = blobs[:, :2] * lids_gaze[:, :2, None, None]
+    out[:, 6:8] = blobs[:, :2] * lids_gaze[:, 1::-1, None, None]
     out[:, 8:10] = both[:, None] * (lids_gaze[:, 2:4, None, None] * np.float32(0.1))
     out[:, 10] = both + blobs[:, 2]
     return out

@@ -2,8 +2,8 @@
 
 What it is: `Wander` is unit-variance Gaussian noise shaped by a critically damped second-order filter, one row a
 channel, stepped with the exact discretisation of its stochastic differential equation, so that size and tempo can
-change at any frame without a jump and without a change of variance. `spring` is the exact step of a critically damped follower
-(Särkkä and Solin, Applied Stochastic Differential Equations, 2019, chapter 6).
+change at any frame without a jump and without a change of variance. `spring` is the exact step of a critically
+damped follower (Särkkä and Solin, Applied Stochastic Differential Equations, 2019, chapter 6).
 
 In: seconds, corner frequencies, unit normals. Out: float64 [C]. Remembers: position and velocity of each channel.
 Latency: none.

@@ -9,7 +9,7 @@ from svp_stream.motion import kps
 from svp_stream.packets import Float32, Pose
 
 HEAD = kps.HeadGeometry(
-    points=np.array([[0.11, -0.08, 0.20], [-0.11, -0.08, 0.20], [0.0, 0.05, 0.28]], dtype=np.float32),
+    points=np.array([[-0.11, -0.08, 0.20], [0.11, -0.08, 0.20], [0.0, 0.05, 0.28]], dtype=np.float32),
     neck=np.array([0.0, -0.2, 0.03], dtype=np.float32), pivot=np.array([0.5, 0.75], dtype=np.float32), neck_share=0.4)
 
 
@@ -22,11 +22,11 @@ def poses(n: int, seed: int = 0) -> Float32:
 
 def test_signs_follow_the_packet() -> None:
     rest = kps.project(HEAD, Pose(0))
-    assert rest[0, 0] > rest[1, 0], "the person's left eye is on the right in the picture"
+    assert rest[1, 0] > rest[0, 0], "the person's left eye is on the right in the picture"
     assert kps.project(HEAD, Pose(0, yaw=10))[2, 0] > rest[2, 0] + 0.02
     assert kps.project(HEAD, Pose(0, pitch=8))[2, 1] > rest[2, 1] + 0.02
     rolled = kps.project(HEAD, Pose(0, roll=6))
-    assert rolled[0, 1] > rolled[1, 1] + 0.01, "clockwise lowers what is on the right"
+    assert rolled[1, 1] > rolled[0, 1] + 0.01, "clockwise lowers what is on the right"
     np.testing.assert_allclose(kps.project(HEAD, Pose(0, dx=0.02, dy=-0.01)) - rest, [[0.02, -0.01]] * 3, atol=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_fit_refuses_what_it_cannot_fit() -> None:
 @pytest.mark.parametrize("cells", [16, 32, 64])
 def test_raster_shows_points_lids_and_gaze(cells: int) -> None:
     points = kps.project(HEAD, Pose(0))
-    field = kps.raster(points, 1.0, 0.25, 10.0, -5.0, cells)
+    field = kps.raster(points, 0.25, 1.0, 10.0, -5.0, cells)
     assert field.shape == (kps.KPS_CHANNELS, cells, cells) and field.dtype == np.float32
     assert np.abs(field[:6]).max() < 1
     row, column = np.unravel_index(field[6].argmax(), (cells, cells))
