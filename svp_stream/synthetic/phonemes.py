@@ -1,7 +1,7 @@
 """The sounds of English as this room spells them, and the mouth that each one asks for.
 
-In: nothing. Out: `Phoneme` (a sound with its times), the ARPAbet set of flite, the mapping from espeak-ng's mnemonics to
-it, and `MOUTHS`: for every sound the shape of lips and jaw in a few symmetric controls, how firmly the sound insists on
+In: nothing. Out: `Phoneme` (a sound with its times), the ARPAbet set of flite, the mapping from espeak-ng's mnemonics
+to it, and `MOUTHS`: for every sound the shape of lips and jaw in a few symmetric controls, how firmly it insists on
 each group of controls (dominance: Cohen & Massaro 1993, "Modeling coarticulation in synthetic visual speech"), and its
 closure.
 """

@@ -2,8 +2,8 @@
 
 In: text and a `Voice`. Out: `Utterance`, 16 kHz mono with phonemes that cover it without a gap, silence first and last.
 Two free synthesisers serve: flite (voices built from recorded humans; `-psdur` prints end times) and espeak-ng (formant
-voices, male and female, run in a child process, see `espeak`). Neither tells stress, so vowels are ranked by loudness and
-length within the utterance.
+voices, male and female, run in a child process, see `espeak`). Neither tells stress, so vowels are ranked by loudness
+and length within the utterance.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ VOICES: Final[dict[str, Voice]] = {
         Voice("en-us+f4", "espeak", 180.0, 1.05),
         Voice("en-us+m3", "espeak", 110.0, 1.0),
         Voice("en-us+m7", "espeak", 105.0, 1.05),
-        Voice("en-gb+f1", "espeak", 180.0, 1.0),
-        Voice("en-gb+m2", "espeak", 95.0, 1.0),
+        Voice("en-gb-x-rp+f1", "espeak", 180.0, 1.0),
+        Voice("en-gb-scotland+m3", "espeak", 95.0, 1.0),
     )
 }
 HELD_OUT_VOICES: Final = ("rms",)
