@@ -1,0 +1,52 @@
+"""Samplers are functions: noise and conditions in, clean latent out; no state, no schedule object to reset.
+
+`denoise(x_t, t)` returns the x0 estimate for timestep index t. Arrays are torch tensors [B, 4, h, w]; the functions use
+only +, * and so run on anything. Cold: two steps, from pure noise over the warm timestep (multistep consistency sampling,
+arXiv 2303.01469 algorithm 1). Warm: one step from the previous clean latent, noised (METHOD: a learned bridge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from svp_stream.diffusion.schedule import Schedule
+
+Denoise = Callable[[Tensor, int], Tensor]
+
+
+def noised(x0: Tensor, noise: Tensor, t: int, schedule: Schedule) -> Tensor:
+    """x_t = alpha_t x0 + sigma_t noise."""
+    return float(schedule.alpha[t]) * x0 + float(schedule.sigma[t]) * noise
+
+
+def cold(denoise: Denoise, noise: Tensor, schedule: Schedule, *, steps: int = 2) -> Tensor:
+    """x0 from noise alone in one or two steps; the same noise is used again for the second."""
+    if steps not in (1, 2):
+        raise ValueError(f"a cold start takes 1 or 2 steps, got {steps}")
+    x0 = denoise(noise, schedule.cold)
+    return x0 if steps == 1 else denoise(noised(x0, noise, schedule.warm, schedule), schedule.warm)
+
+
+def warm(denoise: Denoise, previous: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
+    """x0 in one step from the previous clean latent."""
+    return denoise(noised(previous, noise, schedule.warm, schedule), schedule.warm)
+
+
+def ddim(denoise: Denoise, noise: Tensor, schedule: Schedule, timesteps: Sequence[int]) -> Tensor:
+    """Deterministic DDIM (arXiv 2010.02502, eq. 12 with eta 0) over falling `timesteps`, the first being pure noise."""
+    x, x0 = noise, noise
+    for t, after in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        x0 = denoise(x, t)
+        if after < 0:
+            break
+        eps = (x - float(schedule.alpha[t]) * x0) / float(schedule.sigma[t])
+        x = noised(x0, eps, after, schedule)
+    return x0
+
+
+def trailing(steps: int, timesteps: int = 1000) -> list[int]:
+    """Trailing spacing (arXiv 2305.08891, table 2): `steps` falling timesteps, the first is the last of the table."""
+    return [int(t) - 1 for t in np.round(np.arange(timesteps, 0, -timesteps / steps))]
