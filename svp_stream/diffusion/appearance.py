@@ -39,7 +39,7 @@ class Appearance:
 
 
 def face_vector(speech: Float32, eyes: Float32) -> Float32:
-    """[N, 46] from speech coefficients [N, 42] and eyes [N, 4]: lids left and right in [0, 1], gaze x and y in degrees."""
+    """[N, 46] from speech coefficients [N, 42] and eyes [N, 4]: both lids in [0, 1], gaze x and y in degrees."""
     scaled = eyes * np.array([1, 1, 0.1, 0.1], dtype=np.float32)
     return np.concatenate([speech, scaled], axis=1).astype(np.float32)
 

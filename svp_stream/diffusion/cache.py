@@ -1,7 +1,7 @@
 """The temporal latent cache: all that the sampler remembers of one session, in one place.
 
-Across denoising steps there is nothing to save at one or two steps; across frames there is: the previous clean latent is
-the start and a condition of the next frame, the deep features can stand in for a frame, the noise keeps its texture.
+Across denoising steps there is nothing to save at one or two steps; across frames there is: the previous clean latent
+is the start and a condition of the next frame, the deep features can stand in for a frame, the noise keeps its texture.
 """
 
 from __future__ import annotations

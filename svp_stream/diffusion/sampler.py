@@ -1,8 +1,8 @@
 """Samplers are functions: noise and conditions in, clean latent out; no state, no schedule object to reset.
 
-`denoise(x_t, t)` returns the x0 estimate for timestep index t. Arrays are torch tensors [B, 4, h, w]; the functions use
-only +, * and so run on anything. Cold: two steps, from pure noise over the warm timestep (multistep consistency sampling,
-arXiv 2303.01469 algorithm 1). Warm: one step from the previous clean latent, noised (METHOD: a learned bridge).
+`denoise(x_t, t)` returns the x0 estimate for timestep index t; tensors are [B, 4, h, w]. Cold: two steps, from pure
+noise over the warm timestep (multistep consistency sampling, arXiv 2303.01469 algorithm 1). Warm: one step from the
+previous clean latent, noised (our reconstruction: a learned bridge, not a solver of the same ODE).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Noise tables, frozen: x_t = alpha_t x0 + sigma_t eps with alpha^2 + sigma^2 = 1.
 
-Stable Diffusion's scaled-linear betas, rescaled to zero terminal signal (arXiv 2305.08891, algorithm 1), so that sampling
-from pure noise is what training saw. The tests hold the table against diffusers.
+Stable Diffusion's scaled-linear betas, rescaled to zero terminal signal (arXiv 2305.08891, algorithm 1), so that
+sampling from pure noise is what training saw. The tests hold the table against diffusers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class Schedule:
-    """`alpha`, `sigma` float64 [1000], read-only; index 999 is pure noise. `cold` and `warm` are the sampler's timesteps."""
+    """`alpha`, `sigma` float64 [1000], read-only; index 999 is pure noise; `cold`, `warm`: the sampler's timesteps."""
 
     alpha: NDArray[np.float64]
     sigma: NDArray[np.float64]
