@@ -1,14 +1,314 @@
-"""Landmarks."""
+"""Landmarks of a head: which vertices follow the lips, lids, irises, nose, brows and jaw.
+
+In: the parts of a rig and its joints. Out: for each name in `LANDMARKS` a `Mark` (part and vertex). Remembers: nothing.
+
+They are found from how the head moves and what can be seen of it, never from vertex numbers, so that heads of any
+topology do: the lips from what jawOpen carries along and the hole that it opens, the lids from the hole in the skin
+before the eyeball, the brows from what lifts them. Lengths are in eyes: 60 units are the distance between the eyes,
+about one millimetre each; x to the person's left, y up, z to the front, from the point between the eyes.
+"Left" and "right" are the person's, as in ARKit.
+"""
 
 from __future__ import annotations
-from dataclasses import dataclass
-LANDMARKS = ("nose_tip",)
 
-@dataclass(frozen=True)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp_stream.arkit import INDEX
+from svp_stream.errors import MediaError
+from svp_stream.packets import Float32
+from svp_stream.synthetic.headfile import Kind, PartFile
+
+LANDMARKS: Final = (
+    "inner_lip_top", "inner_lip_bottom", "inner_lip_left", "inner_lip_right",
+    "inner_lip_top_left", "inner_lip_top_right", "inner_lip_bottom_left", "inner_lip_bottom_right",
+    "outer_lip_top", "outer_lip_bottom", "outer_lip_left", "outer_lip_right",
+    "outer_lip_top_left", "outer_lip_top_right", "outer_lip_bottom_left", "outer_lip_bottom_right",
+    "left_eye_inner", "left_eye_outer", "left_eye_top", "left_eye_bottom", "left_iris",
+    "right_eye_inner", "right_eye_outer", "right_eye_top", "right_eye_bottom", "right_iris",
+    "nose_tip", "nose_wing_left", "nose_wing_right",
+    "left_brow_inner", "left_brow_mid", "left_brow_outer", "right_brow_inner", "right_brow_mid", "right_brow_outer",
+    "chin", "jaw_left", "jaw_right",
+)
+CELL: Final = 0.6  # units: grid of the pictures in which holes are looked for
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
+    """Vertex number `vertex` of part number `part`."""
+
     part: int
     vertex: int
 
-def choose(parts, joints):
-    p = parts[0].file.positions
-    return (Mark(0, int(p[:, 2].argmax())),)
+
+class MovingPart(Protocol):
+    """What is needed of a part: see `rig.Part`."""
+
+    @property
+    def file(self) -> PartFile: ...
+    @property
+    def morphs(self) -> Any: ...
+    @property
+    def rest_normals(self) -> Float32: ...
+
+
+def choose(parts: Sequence[MovingPart], joints: Mapping[str, Float32]) -> tuple[Mark, ...]:
+    """One mark for each name in `LANDMARKS`, in that order.
+
+    Raises:
+        MediaError: the head has no skin or eyeball, or a feature cannot be found on it.
+    """
+    face = _Face(parts, joints)
+    found = {**face.lips(), **face.eyes(), **face.nose(), **face.brows(), **face.jaw()}
+    return tuple(found[name] for name in LANDMARKS)
+
+
+class _Face:
+    """The skin in units around the point between the eyes, with the questions that landmarks answer to."""
+
+    def __init__(self, parts: Sequence[MovingPart], joints: Mapping[str, Float32]) -> None:
+        skins = [i for i, p in enumerate(parts) if p.file.kind is Kind.SKIN and p.morphs is not None]
+        self._balls = [i for i, p in enumerate(parts) if p.file.kind is Kind.EYE]
+        if not skins or not self._balls:
+            raise MediaError("the head has no skin with morphs or no eyeballs (kinds 0 and 1): no landmarks")
+        self._skin = max(skins, key=lambda i: len(parts[i].file.positions))
+        self._parts = parts
+        left, right = joints["LeftEye"], joints["RightEye"]
+        self._unit = float(np.linalg.norm(left - right)) / 60.0
+        self._origin = (left + right) / 2.0
+        self._centres = {"left": (left - self._origin) / self._unit, "right": (right - self._origin) / self._unit}
+        skin = parts[self._skin]
+        self.p = (skin.file.positions - self._origin) / self._unit
+        self.n = skin.rest_normals
+        self._front = (self.n[:, 2] > -0.3) & (self.p[:, 2] > -60.0)
+
+    def delta(self, shape: str) -> Float32:
+        """Displacement [V, 3] of the skin by `shape` at 1, in units."""
+        column: Float32 = self._parts[self._skin].morphs[:, [INDEX[shape]]].toarray().reshape(-1, 3) / self._unit
+        return column
+
+    def _pick(self, among: Flags, score: Float32, what: str) -> int:
+        """The vertex of `among` with the least `score`."""
+        where = np.flatnonzero(among)
+        if not len(where):
+            raise MediaError(f"the head shows no {what}: its morphs or its shape are unlike a face")
+        return int(where[np.argmin(score[where])])
+
+    def _near(self, place: Float32, among: Flags, what: str) -> int:
+        return self._pick(among, np.linalg.norm(self.p - place, axis=1), what)
+
+    def _mark(self, vertex: int) -> Mark:
+        return Mark(self._skin, vertex)
+
+    def lips(self) -> dict[str, Mark]:
+        """Rims at rest: the lowest points of the upper and the highest of the lower lip in a slice of the face."""
+        jaw = np.linalg.norm(self.delta("jawOpen"), axis=1)
+        middle = self._front & (np.abs(self.p[:, 0]) < 8.0) & (self.p[:, 1] < -25.0) & (self.p[:, 1] > -105.0)
+        carried = jaw > 0.5 * jaw[middle].max(initial=0.0)
+        seam = self._seam(middle, carried)
+        mouth = self._front & (np.abs(self.p - seam)[:, 1] < 16.0) & (self.p[:, 2] > seam[2] - 30.0)
+        corners = self._corners(seam, mouth)
+
+        def rims(x: float) -> tuple[int, int]:
+            off = np.abs(self.p[:, 0] - x)
+            lips = mouth & (self.p[:, 2] > seam[2] - 6.0 - abs(x) * 0.5)
+            upper, lower = lips & ~carried, lips & carried
+            width = max(1.2, *(float(off[s].min(initial=9.0)) + 0.2 for s in (upper, lower)))
+            return (self._pick(upper & (off < width), self.p[:, 1], "upper lip"),
+                    self._pick(lower & (off < width), -self.p[:, 1], "lower lip"))
+
+        tops, bottoms = {}, {}
+        for side, x in (("", 0.0), ("_left", self.p[corners[0], 0] * 0.5), ("_right", self.p[corners[1], 0] * 0.5)):
+            tops[side], bottoms[side] = rims(float(x))
+        found = {f"inner_lip_top{s}": v for s, v in tops.items()}
+        found |= {f"inner_lip_bottom{s}": v for s, v in bottoms.items()}
+        found |= {"inner_lip_left": corners[0], "inner_lip_right": corners[1]}
+        return {k: self._mark(v) for k, v in {**found, **self._borders(found, carried, mouth)}.items()}
+
+    def _seam(self, middle: Flags, carried: Flags) -> Float32:
+        """Where the lips meet in the middle: the front-most place at which a carried vertex touches a still one."""
+        upper, lower = np.flatnonzero(middle & ~carried), np.flatnonzero(middle & carried)
+        if not len(upper) or not len(lower):
+            raise MediaError("jawOpen moves no lower lip away from an upper one: no lips on this head")
+        apart = np.linalg.norm(self.p[upper, None] - self.p[None, lower], axis=2)
+        touching = apart < apart.min() + 1.5
+        front = np.where(touching, self.p[upper, None, 2] + self.p[None, lower, 2], -np.inf)
+        u, w = np.unravel_index(int(front.argmax()), front.shape)
+        seam: Float32 = (self.p[upper[u]] + self.p[lower[w]]) / 2.0
+        return seam
+
+    def _corners(self, seam: Float32, mouth: Flags) -> tuple[int, int]:
+        """Ends of the hole that an open jaw makes, person's left and right."""
+        opened = self.p + self.delta("jawOpen")
+        low = float((opened[mouth, 1]).min(initial=seam[1])) - 2.0
+        grid = _Grid((-40.0, 40.0), (low, float(seam[1]) + 8.0))
+        depth = grid.depth(opened, self._parts[self._skin].file.triangles, towards=True)
+        bulge = seam[2] - np.abs(grid.x)[None, :] * 0.35 - 9.0
+        hole = grid.blob(depth < bulge, (0.0, float(seam[1]) - 2.5))
+        if not hole.any():
+            raise MediaError("jawOpen opens no hole between the lips: no mouth on this head")
+        ends = []
+        for column in (np.flatnonzero(hole.any(0)).max(), np.flatnonzero(hole.any(0)).min()):
+            at = np.array([grid.x[column], grid.y[np.flatnonzero(hole[:, column])].mean()])
+            ends.append(self._pick(mouth, np.linalg.norm(opened[:, :2] - at, axis=1), "corner of the mouth"))
+        return ends[0], ends[1]
+
+    def _borders(self, inner: Mapping[str, int], carried: Flags, mouth: Flags) -> dict[str, int]:
+        """The red of the lips ends where the profile turns: found in the middle, carried over to the sides."""
+        top, bottom = self.p[inner["inner_lip_top"]], self.p[inner["inner_lip_bottom"]]
+        slim = self._front & (np.abs(self.p[:, 0]) < max(1.3, float(np.abs(self.p[mouth, 0]).min(initial=9.0)) + 0.2))
+        ny = self.n[:, 1]
+        above = slim & ~carried & (self.p[:, 1] > top[1] + 2.0) & (self.p[:, 1] < top[1] + 15.0) & (self.p[:, 2] > top[2])
+        steep = self._pick(above, -ny, "groove above the upper lip")
+        edge = above & (self.p[:, 1] <= self.p[steep, 1]) & (ny <= 0.5 * ny[steep])
+        upper = self._pick(edge, -self.p[:, 1], "edge of the upper lip") if edge.any() else steep
+        below = slim & carried & (self.p[:, 1] < bottom[1] - 4.0) & (self.p[:, 1] > bottom[1] - 17.0)
+        below &= self.p[:, 2] > bottom[2] - 12.0
+        under = self._pick(below, ny, "edge of the lower lip")
+        edge = below & (self.p[:, 1] >= self.p[under, 1]) & (ny <= 0.85 * ny[under])
+        lower = self._pick(edge, -self.p[:, 1], "edge of the lower lip")
+        found = {"outer_lip_top": upper, "outer_lip_bottom": lower}
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            out = np.array([2.6 * sign, 0.0, -1.0], np.float32)
+            found[f"outer_lip_{side}"] = self._near(self.p[inner[f"inner_lip_{side}"]] + out, mouth, "corner")
+            for level, centre, edge_at in (("top", top, upper), ("bottom", bottom, lower)):
+                rim = self.p[inner[f"inner_lip_{level}_{side}"]]
+                reach = (self.p[edge_at] - centre) * np.array([0.0, 0.9, 0.0], np.float32)
+                found[f"outer_lip_{level}_{side}"] = self._near(rim + reach, mouth, "edge of the lips")
+        return found
+
+    def eyes(self) -> dict[str, Mark]:
+        """Lids and corners around the part of the eyeball that shows; iris straight before the centre of the ball."""
+        found = {}
+        for side, outward in (("left", 1.0), ("right", -1.0)):
+            centre = self._centres[side]
+            grid = _Grid((centre[0] - 24.0, centre[0] + 24.0), (centre[1] - 14.0, centre[1] + 14.0))
+            skin = grid.depth(self.p, self._parts[self._skin].file.triangles, towards=False)
+            ball = np.full_like(skin, -np.inf)
+            for i in self._balls:
+                file = self._parts[i].file
+                at = (file.positions - self._origin) / self._unit
+                ball = np.maximum(ball, grid.depth(at, file.triangles, towards=False))
+            hole = grid.blob(ball > skin, (float(centre[0]), float(centre[1])))
+            if not hole.any():
+                raise MediaError(f"no {side} eyeball shows between the lids of this head")
+            lids = self._front & (np.linalg.norm(self.p - centre, axis=1) < 26.0)
+            columns = np.flatnonzero(hole.any(0))
+            ends = {"inner": columns.min(), "outer": columns.max()} if outward > 0 else {
+                "inner": columns.max(), "outer": columns.min()}
+            places = {k: (grid.x[c], grid.y[np.flatnonzero(hole[:, c])].mean()) for k, c in ends.items()}
+            middle = int((columns.min() + columns.max()) / 2)
+            rows = np.flatnonzero(hole[:, middle])
+            places |= {"top": (grid.x[middle], grid.y[rows.max()]), "bottom": (grid.x[middle], grid.y[rows.min()])}
+            for name, place in places.items():
+                off = np.linalg.norm(self.p[:, :2] - np.array(place), axis=1)
+                found[f"{side}_eye_{name}"] = self._mark(self._pick(lids, off - 0.05 * self.p[:, 2], "eyelid"))
+            found[f"{side}_iris"] = self._iris(centre)
+        return found
+
+    def _iris(self, centre: Float32) -> Mark:
+        best: tuple[float, Mark] | None = None
+        for i in self._balls:
+            away = (self._parts[i].file.positions - self._origin) / self._unit - centre
+            angle = np.linalg.norm(away[:, :2], axis=1) - 0.2 * away[:, 2]
+            v = int(angle.argmin())
+            if best is None or angle[v] < best[0]:
+                best = float(angle[v]), Mark(i, v)
+        assert best is not None
+        return best[1]
+
+    def nose(self) -> dict[str, Mark]:
+        """The tip is the front-most point of the face; the wings look most sideways beside it."""
+        centre = self._front & (np.abs(self.p[:, 0]) < 4.0) & (self.p[:, 1] < -10.0) & (self.p[:, 1] > -60.0)
+        tip = self._pick(centre, -self.p[:, 2], "nose")
+        found = {"nose_tip": self._mark(tip)}
+        away = self.p - self.p[tip]
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            x = away[:, 0] * sign
+            flank = self._front & (x > 6.0) & (x < 24.0) & (np.abs(away[:, 1] + 1.0) < 5.0) & (away[:, 2] > -28.0)
+            score = -self.n[:, 0] * sign - 0.02 * x
+            found[f"nose_wing_{side}"] = self._mark(self._pick(flank, score, "wing of the nose"))
+        return found
+
+    def brows(self) -> dict[str, Mark]:
+        """On the ridge above each eye, at the height where browDown and browInnerUp move the skin most."""
+        found = {}
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            centre = self._centres[side]
+            lift = np.linalg.norm(self.delta("browInnerUp"), axis=1)
+            lift += np.linalg.norm(self.delta(f"browOuterUp{side.capitalize()}"), axis=1)
+            lift += np.linalg.norm(self.delta(f"browDown{side.capitalize()}"), axis=1)
+            lift /= lift.max(initial=1e-6)
+            for name, x in (("inner", 14.0), ("mid", 30.0), ("outer", 46.0)):
+                height = 19.0 if name == "mid" else 17.0
+                place = np.array([sign * x, centre[1] + height], np.float32)
+                off = np.linalg.norm((self.p[:, :2] - place) * np.array([1.0, 0.6], np.float32), axis=1)
+                band = self._front & (self.p[:, 2] > centre[2] - 15.0) & (np.abs(self.p[:, 1] - place[1]) < 7.0)
+                found[f"{side}_brow_{name}"] = self._mark(self._pick(band, off - 2.0 * lift, "brow"))
+        return found
+
+    def jaw(self) -> dict[str, Mark]:
+        """Chin: where its front turns under. Corners of the jaw: the widest points at the height of the mouth."""
+        jaw = np.linalg.norm(self.delta("jawOpen"), axis=1)
+        middle = self._front & (np.abs(self.p[:, 0]) < 3.0) & (self.p[:, 1] < -75.0) & (jaw > 0.4 * jaw.max())
+        found = {}
+        tip = self._pick(middle, self.p[:, 1] - 0.8 * self.p[:, 2], "chin")
+        found["chin"] = self._mark(tip)
+        height = self.p[tip, 1] * 0.72
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            band = (np.abs(self.p[:, 1] - height) < 4.0) & (self.p[:, 2] > -45.0) & (self.n[:, 0] * sign > 0.4)
+            found[f"jaw_{side}"] = self._mark(self._pick(band, -self.p[:, 0] * sign, "corner of the jaw"))
+        return found
+
+
+class _Grid:
+    """A small orthographic picture of the face from the front: `x` [W] and `y` [H] are the cell centres in units."""
+
+    def __init__(self, across: tuple[float, float], along: tuple[float, float]) -> None:
+        self.x = np.arange(across[0], across[1], CELL, dtype=np.float32)
+        self.y = np.arange(along[0], along[1], CELL, dtype=np.float32)
+
+    def depth(self, points: Float32, triangles: NDArray[np.int32], towards: bool) -> Float32:
+        """Front-most z [H, W] of the mesh (-inf where there is none); `towards` skips triangles that face away."""
+        out = np.full((len(self.y), len(self.x)), -np.inf, np.float32)
+        low, high = np.array([self.x[0], self.y[0]]), np.array([self.x[-1], self.y[-1]])
+        corners = points[triangles]
+        flat = corners[..., :2]
+        kept = (flat.max(1) > low).all(1) & (flat.min(1) < high).all(1) & (corners[..., 2].max(1) > -60.0)
+        corners, flat = corners[kept], flat[kept]
+        (ax, ay), (bx, by) = (flat[:, 1] - flat[:, 0]).T, (flat[:, 2] - flat[:, 0]).T
+        area = ax * by - ay * bx
+        solid = (area > 1e-6) if towards else (np.abs(area) > 1e-6)
+        first = np.ceil((flat.min(1) - low) / CELL).astype(int)
+        span = np.floor((flat.max(1) - low) / CELL).astype(int) - first + 1
+        for j in range(int(span[:, 1].max(initial=0))):
+            for i in range(int(span[:, 0].max(initial=0))):
+                t = np.flatnonzero(solid & (i < span[:, 0]) & (j < span[:, 1]))
+                column, row = first[t, 0] + i, first[t, 1] + j
+                t, column, row = (a[(column >= 0) & (row >= 0) & (column < len(self.x)) & (row < len(self.y))]
+                                  for a in (t, column, row))
+                px, py = self.x[column] - flat[t, 0, 0], self.y[row] - flat[t, 0, 1]
+                u = (px * by[t] - py * bx[t]) / area[t]
+                v = (py * ax[t] - px * ay[t]) / area[t]
+                hit = (u >= -1e-4) & (v >= -1e-4) & (u + v <= 1.0001)
+                z = corners[t, 0, 2] + u * (corners[t, 1, 2] - corners[t, 0, 2]) + v * (
+                    corners[t, 2, 2] - corners[t, 0, 2])
+                np.maximum.at(out, (row[hit], column[hit]), z[hit])
+        return out
+
+    def blob(self, flags: Flags, seed: tuple[float, float]) -> Flags:
+        """The connected region of `flags` nearest to `seed` (x, y) in units."""
+        from scipy.ndimage import label
+        regions, count = label(flags)
+        if not count:
+            return np.zeros_like(flags)
+        away = np.hypot(self.x[None, :] - seed[0], self.y[:, None] - seed[1])
+        nearest = np.unravel_index(int(np.where(flags, away, np.inf).argmin()), flags.shape)
+        region: Flags = regions == regions[nearest]
+        return region
+

@@ -83,6 +83,11 @@ class Part:
     surface: Surface
 
     @property
+    def rest_normals(self) -> Float32:
+        """Unit normals [V, 3] at rest."""
+        return self.surface.rest
+
+    @property
     def moves(self) -> bool:
         """True where an expression or the gaze changes the mesh."""
         return self.morphs is not None or self.file.kind is Kind.EYE
