@@ -80,7 +80,7 @@ VOICES: Final[dict[str, Voice]] = {
         Voice("en-us+m3", "espeak", 110.0, 1.0),
         Voice("en-us+m7", "espeak", 105.0, 1.05),
         Voice("en-gb-x-rp+f1", "espeak", 180.0, 1.0),
-        Voice("en-gb-scotland+m3", "espeak", 95.0, 1.0),
+        Voice("en-gb-x-rp+m3", "espeak", 95.0, 1.0),
     )
 }
 HELD_OUT_VOICES: Final = ("rms",)
