@@ -21,6 +21,10 @@ from torch.nn import functional
 from svp_stream.arkit import SPEECH
 
 
+READOUT_SCALE = 0.2
+"""Expression units for one unit of the token: keeps a strong expression well inside a normalised token."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConditionerConfig:
     """Sizes of the conditioner; stored with the weights."""
@@ -121,6 +125,20 @@ class Block(nn.Module):
         return out
 
 
+def expression_readout(dim: int) -> nn.Linear:
+    """The frozen map from the expression token to the 42 coefficients: orthogonal rows, the same in every training.
+
+    Because it is fixed, the denoiser can learn to draw an expression before any conditioner has been trained.
+    """
+    frozen = nn.Linear(dim, len(SPEECH))
+    drawn = torch.randn(dim, len(SPEECH), generator=torch.Generator().manual_seed(42), dtype=torch.float64)
+    rows = torch.linalg.qr(drawn).Q.T
+    with torch.no_grad():
+        frozen.weight.copy_(READOUT_SCALE * rows)
+        frozen.bias.zero_()
+    return frozen.requires_grad_(False)
+
+
 class Conditioner(nn.Module):
     """Audio window and style tokens of one frame -> `Condition`; every frame of a batch stands alone.
 
@@ -140,7 +158,7 @@ class Conditioner(nn.Module):
         self.hear = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
-        self.readout = nn.Linear(dim, len(SPEECH))
+        self.readout = expression_readout(dim)
 
     def forward(self, audio: Tensor, heard: Tensor, style: Tensor, strength: Tensor) -> Condition:
         """audio [B, W, A], heard [B, W] (1 heard, 0 not), style [B, S, C], strength [B] in 0..2.
