@@ -78,7 +78,7 @@ class Style(Section):
     folder: Path | None = None
     default: str = "warm"
     strength: Annotated[float, Field(ge=0, le=2)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Speech(Section):

@@ -1,0 +1,139 @@
+"""The only wiring: from a profile to the shared parts that sessions are made of.
+
+In: a `Config`. Out: engine, voice-activity network, shelf of styles, rules. Remembers: nothing.
+Engines are imported when asked for, so that the one without weights starts without their libraries.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import torch
+
+from svp_stream.audio.speech import SpeechRule
+from svp_stream.audio.vad import Vad
+from svp_stream.config import MINI_WEIGHTS, STYLES, Config
+from svp_stream.errors import ConfigError, EngineError
+from svp_stream.pipeline.budget import Ladder
+from svp_stream.pipeline.engine import Engine, StyleRequest
+from svp_stream.pipeline.noop import DrawnShelf, NoopEngine
+from svp_stream.style.preset import MAX_STRENGTH, MAX_TEMPERATURE, StylePreset, StyleShelf
+
+BACKEND_VARIABLE = "SVP_BACKEND"
+BACKENDS = ("auto", "openvino", "torch")
+ENGINES = ("mini", "noop")
+
+
+class Shelf(Protocol):
+    """Styles by name."""
+
+    def names(self) -> tuple[str, ...]:
+        """What there is, sorted."""
+        ...
+
+    def get(self, name: str) -> StylePreset:
+        """One of them; raises `PresetError`."""
+        ...
+
+
+def build_engine(config: Config, engine: str | None = None) -> Engine:
+    """The engine of the profile, or the one named; raises `ConfigError` and `WeightsError`."""
+    name = engine or config.model.engine
+    if name == "noop":
+        return NoopEngine(config.model.look_ahead)
+    if name == "mini":
+        from svp_stream.pipeline.mini import MiniEngine
+
+        return MiniEngine.load(config.model.weights or MINI_WEIGHTS, build_backend(config))
+    raise ConfigError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+
+
+def build_backend(config: Config) -> str:
+    """`openvino` or `torch`: SVP_BACKEND of the environment before the profile; auto is torch on a GPU, else OpenVINO."""
+    asked = os.environ.get(BACKEND_VARIABLE) or config.model.backend
+    if asked not in BACKENDS:
+        raise ConfigError(f"{BACKEND_VARIABLE}={asked}: unknown backend; there are {', '.join(BACKENDS)}")
+    if asked == "auto":
+        return "torch" if torch.cuda.is_available() else "openvino"
+    return asked
+
+
+def set_threads(config: Config) -> int:
+    """Give torch the profile's number of threads, for the whole process; returns it."""
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
+    return torch.get_num_threads()
+
+
+def build_vad(config: Config) -> Vad | None:
+    """The voice-activity network, None when the profile wants none; raises `WeightsError`."""
+    return Vad.load() if config.speech.detector == "silero" else None
+
+
+def build_rule(config: Config) -> SpeechRule:
+    """When somebody counts as speaking."""
+    s = config.speech
+    return SpeechRule(on=s.open_above, off=s.keep_above, min_speech_ms=s.min_speech_ms, hangover_ms=s.hangover_ms)
+
+
+def build_ladder(config: Config) -> Ladder:
+    """When quality gives way."""
+    return Ladder(**config.ladder.model_dump())
+
+
+def build_shelf(config: Config, engine: Engine, *, allow_paths: bool = False) -> Shelf:
+    """The presets of the profile's folder that belong to the engine; the engine noop brings its own styles along."""
+    if config.style.folder is None and isinstance(engine, NoopEngine) and not allow_paths:
+        return DrawnShelf()
+    folder = config.style.folder or STYLES
+    shelf = StyleShelf(folder, engine.prior, engine.style_dim, allow_paths=allow_paths)
+    if config.style.folder is None and isinstance(engine, NoopEngine):
+        return _Both(DrawnShelf(), shelf)
+    return shelf
+
+
+class _Both:
+    """The drawn styles by name, and presets by path."""
+
+    def __init__(self, drawn: DrawnShelf, files: StyleShelf) -> None:
+        self._drawn, self._files = drawn, files
+
+    def names(self) -> tuple[str, ...]:
+        return self._drawn.names()
+
+    def get(self, name: str) -> StylePreset:
+        return self._files.get(name) if name.endswith(".npz") else self._drawn.get(name)
+
+
+def style_request(
+    shelf: Shelf, name: str, strength: float | None = None, temperature: float | None = None
+) -> StyleRequest:
+    """A style by name (or by path, where the shelf allows it); None takes the preset's own strength and temperature.
+
+    Raises `PresetError` for an unusable preset and `ConfigError` for a control out of range.
+    """
+    for what, value, high in (("strength", strength, MAX_STRENGTH), ("temperature", temperature, MAX_TEMPERATURE)):
+        if value is not None and not 0 <= value <= high:
+            raise ConfigError(f"style {what} is {value}; it goes from 0 to {high:g}")
+    preset = shelf.get(name)
+    return StyleRequest(
+        name=preset.name,
+        mu=preset.mu,
+        log_var=preset.log_var,
+        temperature=preset.temperature if temperature is None else temperature,
+        strength=preset.strength if strength is None else strength,
+    )
+
+
+def first_style(config: Config, shelf: Shelf) -> StyleRequest:
+    """The style that the profile begins with."""
+    return style_request(shelf, config.style.default, config.style.strength, config.style.temperature)
+
+
+def first_avatar(config: Config, engine: Engine) -> str:
+    """The person that the profile begins with; raises `EngineError` when the engine does not have it."""
+    name = config.model.avatar or engine.avatars[0]
+    if name not in engine.avatars:
+        raise EngineError(f"unknown avatar {name!r}; the engine {engine.name} has {', '.join(engine.avatars)}")
+    return name
