@@ -28,7 +28,7 @@ from svp_stream.style.archive import MAX_FILE_BYTES, unpack
 
 FORMAT = 1
 THUMBNAIL_SHAPE = (64, 64, 3)
-MAX_TEMPERATURE = 1.0
+MAX_TEMPERATURE = 2.0
 MAX_STRENGTH = 2.0
 MAX_LOG_VAR = 20.0
 MAX_NAME = 80
@@ -39,8 +39,8 @@ _KNOWN = ("format", "name", "mu", "log_var", "prior", "description", "temperatur
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StylePreset:
-    """`mu`, `log_var` float32 [D] of N(mu, exp(log_var)); `prior` the hash of the style prior; `temperature` in [0, 1]
-    and `strength` in [0, 2] are where the controls start; `thumbnail` uint8 [64, 64, 3] or None; `extra` unknown keys."""
+    """`mu`, `log_var` float32 [D] of N(mu, exp(log_var)); `prior` the hash of the style prior; `temperature` in [0, 2]
+    and `strength` in [0, 2] are where the controls start; `thumbnail` uint8 [64, 64, 3] or None; `extra` other keys."""
 
     name: str
     mu: Float32
