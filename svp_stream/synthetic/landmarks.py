@@ -35,6 +35,7 @@ LANDMARKS: Final = (
     "chin", "jaw_left", "jaw_right",
 )
 CELL: Final = 0.6  # units: grid of the pictures in which holes are looked for
+BEHIND: Final = -1e3  # units: depth of a place with nothing in front
 Flags = NDArray[np.bool_]
 
 
@@ -106,21 +107,20 @@ class _Face:
         return Mark(self._skin, vertex)
 
     def lips(self) -> dict[str, Mark]:
-        """Rims at rest: the lowest points of the upper and the highest of the lower lip in a slice of the face."""
+        """Inner rims where the lips touch at rest, in three slices of the face; then corners and outer edges."""
         jaw = np.linalg.norm(self.delta("jawOpen"), axis=1)
-        middle = self._front & (np.abs(self.p[:, 0]) < 8.0) & (self.p[:, 1] < -25.0) & (self.p[:, 1] > -105.0)
+        middle = self._front & (np.abs(self.p[:, 0]) < 3.0) & (self.p[:, 1] < -25.0) & (self.p[:, 1] > -105.0)
         carried = jaw > 0.5 * jaw[middle].max(initial=0.0)
-        seam = self._seam(middle, carried)
+        middle &= self.p[:, 2] > self.p[middle & carried, 2].max(initial=BEHIND) - 14.0
+        seam = self.p[list(self._contact(middle & ~carried, middle & carried))].mean(0)
         mouth = self._front & (np.abs(self.p - seam)[:, 1] < 16.0) & (self.p[:, 2] > seam[2] - 30.0)
         corners = self._corners(seam, mouth)
 
         def rims(x: float) -> tuple[int, int]:
             off = np.abs(self.p[:, 0] - x)
             lips = mouth & (self.p[:, 2] > seam[2] - 6.0 - abs(x) * 0.5)
-            upper, lower = lips & ~carried, lips & carried
-            width = max(1.2, *(float(off[s].min(initial=9.0)) + 0.2 for s in (upper, lower)))
-            return (self._pick(upper & (off < width), self.p[:, 1], "upper lip"),
-                    self._pick(lower & (off < width), -self.p[:, 1], "lower lip"))
+            width = max(1.2, *(float(off[s].min(initial=9.0)) + 0.2 for s in (lips & ~carried, lips & carried)))
+            return self._contact(lips & ~carried & (off < width), lips & carried & (off < width))
 
         tops, bottoms = {}, {}
         for side, x in (("", 0.0), ("_left", self.p[corners[0], 0] * 0.5), ("_right", self.p[corners[1], 0] * 0.5)):
@@ -130,26 +130,25 @@ class _Face:
         found |= {"inner_lip_left": corners[0], "inner_lip_right": corners[1]}
         return {k: self._mark(v) for k, v in {**found, **self._borders(found, carried, mouth)}.items()}
 
-    def _seam(self, middle: Flags, carried: Flags) -> Float32:
-        """Where the lips meet in the middle: the front-most place at which a carried vertex touches a still one."""
-        upper, lower = np.flatnonzero(middle & ~carried), np.flatnonzero(middle & carried)
-        if not len(upper) or not len(lower):
+    def _contact(self, upper: Flags, lower: Flags) -> tuple[int, int]:
+        """The closest pair at rest of a vertex on the lower rim of `upper` and one on the upper rim of `lower`."""
+        above, below = np.flatnonzero(upper), np.flatnonzero(lower)
+        if not len(above) or not len(below):
             raise MediaError("jawOpen moves no lower lip away from an upper one: no lips on this head")
-        apart = np.linalg.norm(self.p[upper, None] - self.p[None, lower], axis=2)
-        touching = apart < apart.min() + 1.5
-        front = np.where(touching, self.p[upper, None, 2] + self.p[None, lower, 2], -np.inf)
-        u, w = np.unravel_index(int(front.argmax()), front.shape)
-        seam: Float32 = (self.p[upper[u]] + self.p[lower[w]]) / 2.0
-        return seam
+        above = above[self.p[above, 1] < self.p[above, 1].min() + 1.2]
+        below = below[self.p[below, 1] > self.p[below, 1].max() - 1.2]
+        apart = np.linalg.norm(self.p[above, None] - self.p[None, below], axis=2) - 0.1 * self.p[None, below, 2]
+        u, w = np.unravel_index(int(apart.argmin()), apart.shape)
+        return int(above[u]), int(below[w])
 
     def _corners(self, seam: Float32, mouth: Flags) -> tuple[int, int]:
         """Ends of the hole that an open jaw makes, person's left and right."""
-        opened = self.p + self.delta("jawOpen")
-        low = float((opened[mouth, 1]).min(initial=seam[1])) - 2.0
-        grid = _Grid((-40.0, 40.0), (low, float(seam[1]) + 8.0))
-        depth = grid.depth(opened, self._parts[self._skin].file.triangles, towards=True)
-        bulge = seam[2] - np.abs(grid.x)[None, :] * 0.35 - 9.0
-        hole = grid.blob(depth < bulge, (0.0, float(seam[1]) - 2.5))
+        jaw = self.delta("jawOpen")
+        opened = self.p + jaw * (12.0 / float(np.abs(jaw[mouth, 1]).max(initial=1e-3)))
+        grid = _Grid((-40.0, 40.0), (float(seam[1]) - 10.0, float(seam[1]) + 6.0))
+        triangles = self._parts[self._skin].file.triangles
+        fallen = grid.depth(self.p, triangles, towards=True) - grid.depth(opened, triangles, towards=True)
+        hole = grid.blob(fallen > 6.0, (0.0, float(seam[1]) - 2.5))
         if not hole.any():
             raise MediaError("jawOpen opens no hole between the lips: no mouth on this head")
         ends = []
@@ -163,7 +162,8 @@ class _Face:
         top, bottom = self.p[inner["inner_lip_top"]], self.p[inner["inner_lip_bottom"]]
         slim = self._front & (np.abs(self.p[:, 0]) < max(1.3, float(np.abs(self.p[mouth, 0]).min(initial=9.0)) + 0.2))
         ny = self.n[:, 1]
-        above = slim & ~carried & (self.p[:, 1] > top[1] + 2.0) & (self.p[:, 1] < top[1] + 15.0) & (self.p[:, 2] > top[2])
+        above = slim & ~carried & (self.p[:, 1] > top[1] + 2.0) & (self.p[:, 1] < top[1] + 15.0)
+        above &= self.p[:, 2] > top[2] - 3.0
         steep = self._pick(above, -ny, "groove above the upper lip")
         edge = above & (self.p[:, 1] <= self.p[steep, 1]) & (ny <= 0.5 * ny[steep])
         upper = self._pick(edge, -self.p[:, 1], "edge of the upper lip") if edge.any() else steep
@@ -189,7 +189,7 @@ class _Face:
             centre = self._centres[side]
             grid = _Grid((centre[0] - 24.0, centre[0] + 24.0), (centre[1] - 14.0, centre[1] + 14.0))
             skin = grid.depth(self.p, self._parts[self._skin].file.triangles, towards=False)
-            ball = np.full_like(skin, -np.inf)
+            ball = np.full_like(skin, BEHIND)
             for i in self._balls:
                 file = self._parts[i].file
                 at = (file.positions - self._origin) / self._unit
@@ -236,20 +236,18 @@ class _Face:
         return found
 
     def brows(self) -> dict[str, Mark]:
-        """On the ridge above each eye, at the height where browDown and browInnerUp move the skin most."""
+        """Under the hairs of the brow where the head has a part of that name, else a usual height above the eye."""
+        hairs = [p.file.positions for p in self._parts if p.file.kind is Kind.HAIR and "brow" in p.file.name.lower()]
+        painted = (np.concatenate(hairs) - self._origin) / self._unit if hairs else np.empty((0, 3), np.float32)
         found = {}
         for side, sign in (("left", 1.0), ("right", -1.0)):
             centre = self._centres[side]
-            lift = np.linalg.norm(self.delta("browInnerUp"), axis=1)
-            lift += np.linalg.norm(self.delta(f"browOuterUp{side.capitalize()}"), axis=1)
-            lift += np.linalg.norm(self.delta(f"browDown{side.capitalize()}"), axis=1)
-            lift /= lift.max(initial=1e-6)
-            for name, x in (("inner", 14.0), ("mid", 30.0), ("outer", 46.0)):
-                height = 19.0 if name == "mid" else 17.0
-                place = np.array([sign * x, centre[1] + height], np.float32)
-                off = np.linalg.norm((self.p[:, :2] - place) * np.array([1.0, 0.6], np.float32), axis=1)
-                band = self._front & (self.p[:, 2] > centre[2] - 15.0) & (np.abs(self.p[:, 1] - place[1]) < 7.0)
-                found[f"{side}_brow_{name}"] = self._mark(self._pick(band, off - 2.0 * lift, "brow"))
+            for name, x, height in (("inner", 13.0, 14.5), ("mid", 29.0, 17.5), ("outer", 45.0, 15.5)):
+                close = painted[np.abs(painted[:, 0] - sign * x) < 4.0]
+                level = float(close[:, 1].mean()) if len(close) else float(centre[1]) + height
+                off = np.linalg.norm(self.p[:, :2] - np.array([sign * x, level], np.float32), axis=1)
+                band = self._front & (self.p[:, 2] > centre[2] - 15.0)
+                found[f"{side}_brow_{name}"] = self._mark(self._pick(band, off, "brow"))
         return found
 
     def jaw(self) -> dict[str, Mark]:
@@ -274,8 +272,8 @@ class _Grid:
         self.y = np.arange(along[0], along[1], CELL, dtype=np.float32)
 
     def depth(self, points: Float32, triangles: NDArray[np.int32], towards: bool) -> Float32:
-        """Front-most z [H, W] of the mesh (-inf where there is none); `towards` skips triangles that face away."""
-        out = np.full((len(self.y), len(self.x)), -np.inf, np.float32)
+        """Front-most z [H, W] of the mesh (BEHIND where there is none); `towards` skips triangles that face away."""
+        out = np.full((len(self.y), len(self.x)), BEHIND, np.float32)
         low, high = np.array([self.x[0], self.y[0]]), np.array([self.x[-1], self.y[-1]])
         corners = points[triangles]
         flat = corners[..., :2]
