@@ -67,7 +67,7 @@ def pose_vector(pose: Pose) -> Float32:
 
 
 def rotations(degrees: Floats) -> Floats:
-    """Rotation matrices [N, 3, 3] of yaw, pitch, roll in degrees [N, 3]: first roll, then pitch, then yaw, about fixed axes."""
+    """Rotations [N, 3, 3] of yaw, pitch, roll in degrees [N, 3]: first roll, then pitch, then yaw, about fixed axes."""
     yaw, pitch, roll = np.deg2rad(degrees[:, 0]), np.deg2rad(degrees[:, 1]), np.deg2rad(degrees[:, 2])
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     # Yaw carries z towards +x, pitch carries z towards +y (down), roll carries x towards +y (clockwise).
