@@ -43,6 +43,8 @@ CLOSURE_LEAST_S: Final = 1 / FRAME_RATE_HZ + 0.002
 """A closure is held a little longer than a frame, so that at least one frame shows it whole."""
 CLOSURE_RAMP_S: Final = 0.055
 """Time that lips need to meet or part at crispness 1."""
+TEETH_SHOW: Final = 0.36
+"""Raising of the upper lip that uncovers the teeth on f and v, in every style."""
 _REST_PULL: Final = 1e-12
 
 _Floats = NDArray[np.floating[Any]]
@@ -111,7 +113,7 @@ def _smooth(track: _Floats) -> _Floats:
     """Three-frame binomial mean."""
     if len(track) < 3:
         return track
-    padded = np.pad(track, 1, mode="edge")
+    padded: NDArray[np.float64] = np.pad(track.astype(np.float64), 1, mode="edge")
     return 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
 
 
@@ -177,12 +179,12 @@ def _mouth(course: _Course, style: SpeakingStyle) -> dict[str, _Floats]:
     jaw = c["jaw"] * free + np.minimum(c["jaw"], 0.08) * shut
     jaw = jaw * (1 - bite) + np.minimum(jaw, 0.10) * bite
     low = (c["low"] + style.lower_show * course.speaking) * free * (1 - bite)
-    up = (c["up"] + style.upper_show * course.speaking) * free * (1 - 0.3 * bite)
+    up = np.maximum(c["up"] + style.upper_show * course.speaking, TEETH_SHOW * bite) * free
     rounded = np.clip(c["funnel"] + c["pucker"], 0.0, 1.0)
     parted = np.clip(2.5 * jaw + low + rounded, 0.0, 1.0) * free
     smile = style.smile * mood * (1 - 0.55 * rounded) * (1 - 0.2 * np.minimum(jaw, 1.0)) + c["smile"] * free
     stretch = c["stretch"] * (1 - 0.7 * rounded) * (1 - 0.6 * shut)
-    press = 0.55 * style.tension * (1 - parted) + 0.16 * shut
+    press = (0.08 + 0.62 * style.tension) * (1 - parted) + 0.14 * shut
     left, right = _sides(style, 0.45)
     full_left, full_right = _sides(style, 1.0)
     shift = style.mouth_shift * (0.55 + 0.45 * course.speaking)
@@ -199,7 +201,7 @@ def _mouth(course: _Course, style: SpeakingStyle) -> dict[str, _Floats]:
         "mouthDimpleLeft": style.dimple * mood * full_left, "mouthDimpleRight": style.dimple * mood * full_right,
         "mouthStretchLeft": stretch * left, "mouthStretchRight": stretch * right,
         "mouthPressLeft": press, "mouthPressRight": press,
-        "mouthRollLower": 0.45 * style.tension * (1 - parted) + 0.10 * shut + 0.55 * bite,
+        "mouthRollLower": 0.45 * style.tension * (1 - parted) + 0.10 * shut + 0.62 * bite,
         "mouthRollUpper": 0.35 * style.tension * (1 - parted) + 0.08 * shut,
         "mouthShrugLower": style.chin * (1 - 0.6 * jaw) + 0.12 * bite,
         "mouthShrugUpper": 0.3 * style.chin * (1 - parted),
