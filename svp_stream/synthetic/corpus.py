@@ -120,14 +120,16 @@ def draw(config: CorpusConfig) -> list[ClipPlan]:
 def _draw_group(config: CorpusConfig, group: _Group) -> Iterator[tuple[float, ClipPlan]]:
     """Plans with the share of the group's minutes at which each begins; lengths are judged by the letters."""
     label = f"{group.avatar or 'speech'}-{group.split}"
-    rng = np.random.default_rng([config.seed, zlib.crc32(label.encode())])
+    rng, turns = np.random.default_rng([config.seed, zlib.crc32(label.encode())]).spawn(2)
+    styles: list[str] = []
     texts = [s for s in sentences.load() if sentences.split(s) == group.split]
     if not texts:
         raise ConfigError(f"no sentence belongs to split '{group.split}'; add to {sentences.SOURCE.name}")
     made = 0.0
     number = 0
     while made < group.minutes * 60:
-        voice, style = _cast(config, group, number, rng)
+        styles = styles or [str(s) for s in turns.permutation(sorted(set(NAMED) - set(HELD_OUT_STYLES)))]
+        voice, style = _cast(config, group, number, styles.pop(), rng)
         low, high = config.sentences_per_clip
         said = tuple(texts[i] for i in rng.integers(0, len(texts), int(rng.integers(low, high + 1))))
         seed = int(rng.integers(2**31))
@@ -140,13 +142,10 @@ def _draw_group(config: CorpusConfig, group: _Group) -> Iterator[tuple[float, Cl
         number += 1
 
 
-def _cast(config: CorpusConfig, group: _Group, number: int, rng: np.random.Generator) -> tuple[str, str]:
-    """Voice and style of clip `number` in `group`; named styles come round evenly."""
+def _cast(config: CorpusConfig, group: _Group, number: int, style: str, rng: np.random.Generator) -> tuple[str, str]:
+    """Voice and style of clip `number` in `group`; `style` is the named training style whose turn it is."""
     voices = sorted(set(VOICES) - set(HELD_OUT_VOICES))
-    styles = sorted(set(NAMED) - set(HELD_OUT_STYLES))
     voice = str(rng.choice(voices))
-    turn = np.random.default_rng([config.seed, number // len(styles)]).permutation(len(styles))
-    style = styles[int(turn[number % len(styles)])]
     sampled = rng.random() < config.sampled_share
     if group.split == "train":
         return voice, SAMPLED if sampled else style
