@@ -12,16 +12,22 @@ The window of frame n is [2n-P .. 2n+1+2 L_max] (METHOD 4.4). Attention to audio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from svp_stream.arkit import SPEECH
+from svp_stream.errors import WeightsError
+from svp_stream.weights_file import load_into, read_weights
 
+KIND: Final = "conditioner"
+PREFIX: Final = "conditioner."
+"""The weights file holds the style projection as well, under its own prefix."""
 
-READOUT_SCALE = 0.2
+READOUT_SCALE: Final = 0.2
 """Expression units for one unit of the token: keeps a strong expression well inside a normalised token."""
 
 
@@ -113,7 +119,7 @@ class Block(nn.Module):
         self.mix_out = nn.Linear(dim, dim)
         self.heads = config.heads
         self.cross = DecoupledAttention(dim, config.heads, config.style_dim)
-        self.feed = nn.Sequential(nn.Linear(dim, 3 * dim), nn.SiLU(), nn.Linear(3 * dim, dim))
+        self.feed = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
 
     def forward(self, x: Tensor, audio: Tensor, style: Tensor, strength: Tensor) -> Tensor:
         """Shapes as in DecoupledAttention."""
@@ -142,22 +148,26 @@ def expression_readout(dim: int) -> nn.Linear:
 class Conditioner(nn.Module):
     """Audio window and style tokens of one frame -> `Condition`; every frame of a batch stands alone.
 
-    Token 0 is the expression token: the expression is one linear readout of it, so that a trainer that knows the true
-    expression can set it exactly (`with_expression`).
+    Token 0 is the expression token: it holds the expression and nothing else, in the row space of one frozen linear
+    readout, so that a trainer that knows the true expression can set it exactly (`with_expression`), and a denoiser
+    trained on `with_expression(zeros, truth)` meets nothing unknown in it here.
     """
 
     def __init__(self, config: ConditionerConfig) -> None:
         super().__init__()
         self.config = config
         dim = config.dim
-        self.listen = nn.Sequential(nn.LayerNorm(config.audio_dim), nn.Linear(config.audio_dim, dim))
+        self.listen = nn.Sequential(
+            nn.LayerNorm(config.audio_dim), nn.Linear(config.audio_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
+        )
         self.place = nn.Parameter(torch.randn(config.window, dim) * 0.1)
         self.unheard = nn.Parameter(torch.zeros(dim))
         self.ahead = nn.Embedding(config.max_look_ahead + 1, dim)
         self.queries = nn.Parameter(torch.randn(config.tokens, dim) * 0.5)
-        self.hear = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
+        self.hear = nn.LayerNorm(dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
+        self.express = nn.Linear(dim, len(SPEECH))
         self.readout = expression_readout(dim)
 
     def forward(self, audio: Tensor, heard: Tensor, style: Tensor, strength: Tensor) -> Condition:
@@ -168,21 +178,34 @@ class Conditioner(nn.Module):
         mask = heard[..., None]
         a = self.listen(audio * mask) * mask + self.unheard * (1 - mask) + self.place
         ahead = (heard[:, self.config.past + 2 :].sum(1) / 2).long()
-        a = a + self.ahead(ahead)[:, None]
-        a = a + self.hear(a)
+        a = self.hear(a + self.ahead(ahead)[:, None])
         x = self.queries.expand(audio.shape[0], -1, -1)
         for block in self.blocks:
             x = block(x, a, style, strength)
-        tokens = self.norm(x)
-        return Condition(tokens, self.readout(tokens[:, 0]))
+        hidden = self.norm(x)
+        expression = self.express(hidden[:, 0])
+        # The rows of the readout are orthogonal and of one length, so its pseudo-inverse is its scaled transpose.
+        first = functional.linear(expression, self.readout.weight.T / READOUT_SCALE**2)
+        return Condition(torch.cat([first[:, None], hidden[:, 1:]], dim=1), expression)
 
     def with_expression(self, tokens: Tensor, expression: Tensor) -> Tensor:
         """Tokens [B, N, C] whose readout is `expression` [B, 42]: the least change of token 0 that does it.
 
-        Raises nothing for a readout of full row rank, which training keeps; gradients flow to both arguments.
+        Gradients flow to both arguments.
         """
         with torch.autocast(tokens.device.type, enabled=False):
             first, weight = tokens[:, 0].float(), self.readout.weight.float()
             gap = expression.float() - functional.linear(first, weight, self.readout.bias.float())
-            change = torch.linalg.solve(weight @ weight.T, gap.T).T @ weight
+            change = gap @ weight / READOUT_SCALE**2
         return torch.cat([(first + change).to(tokens.dtype)[:, None], tokens[:, 1:]], dim=1)
+
+
+def load_conditioner(path: Path) -> Conditioner:
+    """Frozen, in eval mode. Raises WeightsError when the file is missing, damaged or of another architecture."""
+    config, tensors = read_weights(path, KIND)
+    try:
+        model = Conditioner(ConditionerConfig(**config["conditioner"]))
+    except (KeyError, TypeError, ValueError) as e:
+        raise WeightsError(f"weights {path} carry a configuration that this version does not know: {e}") from e
+    load_into(model, {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}, path)
+    return model

@@ -7,9 +7,18 @@ between changes, so its tokens are computed once and kept. `MLP(D -> 4D -> N C) 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
+
+from svp_stream.errors import WeightsError
+from svp_stream.weights_file import load_into, read_weights
+
+KIND: Final = "conditioner"
+PREFIX: Final = "projection."
+"""The projection is trained with the frame conditioner and shares its weights file, under its own prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +61,14 @@ class StyleProjection(nn.Module):
         """Tokens [batch, N, C] of no style at all."""
         like = self.norm.weight
         return torch.zeros(batch, self.config.tokens, self.config.width, device=like.device, dtype=like.dtype)
+
+
+def load_projection(path: Path) -> StyleProjection:
+    """Frozen, in eval mode. Raises WeightsError when the file is missing, damaged or of another architecture."""
+    config, tensors = read_weights(path, KIND)
+    try:
+        model = StyleProjection(ProjectionConfig(**config["projection"]))
+    except (KeyError, TypeError, ValueError) as e:
+        raise WeightsError(f"weights {path} carry a configuration that this version does not know: {e}") from e
+    load_into(model, {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}, path)
+    return model

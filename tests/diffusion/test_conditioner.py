@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import openvino
 import pytest
 import torch
 from torch import Tensor
 
-from svp_stream.diffusion.conditioner import Conditioner, ConditionerConfig, gather_windows
+from svp_stream.diffusion.conditioner import (
+    KIND,
+    PREFIX,
+    Conditioner,
+    ConditionerConfig,
+    gather_windows,
+    load_conditioner,
+)
+from svp_stream.errors import WeightsError
+from svp_stream.weights_file import save_weights
 
 SMALL = ConditionerConfig(audio_dim=6, dim=64, heads=2, layers=2, tokens=3, style_dim=8, past=4, max_look_ahead=2)
 
@@ -104,6 +116,22 @@ def test_strength_is_smooth_and_has_gradient() -> None:
     assert strength.grad is not None and bool((strength.grad.abs() > 0).all())
 
 
+@torch.no_grad()
+def test_expression_token_holds_the_expression_and_nothing_else() -> None:
+    model = conditioner()
+    out = model(*inputs())
+    torch.testing.assert_close(model.readout(out.tokens[:, 0]), out.expression, atol=1e-5, rtol=1e-5)
+    bare = model.with_expression(torch.zeros_like(out.tokens), out.expression)
+    torch.testing.assert_close(bare[:, 0], out.tokens[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_readout_is_the_same_in_every_model_and_never_trained() -> None:
+    torch.manual_seed(3)
+    other = Conditioner(SMALL)
+    assert torch.equal(other.readout.weight, conditioner().readout.weight)
+    assert not any(p.requires_grad for p in other.readout.parameters())
+
+
 def test_with_expression_sets_the_readout_exactly() -> None:
     model, rest = conditioner(), inputs()
     tokens = model(*rest).tokens
@@ -134,6 +162,17 @@ def test_openvino_gives_the_same_numbers() -> None:
     expected = model(*(torch.from_numpy(g) for g in given))
     np.testing.assert_allclose(result[0], expected.tokens.numpy(), atol=1e-4)
     np.testing.assert_allclose(result[1], expected.expression.numpy(), atol=1e-4)
+
+
+def test_weights_load_again_and_strangers_are_refused(tmp_path: Path) -> None:
+    model, given = conditioner(), inputs()
+    state = {PREFIX + k: v for k, v in model.state_dict().items()}
+    path = tmp_path / "conditioner.safetensors"
+    save_weights(path, KIND, {"conditioner": asdict(SMALL)}, state, half=False)
+    assert torch.equal(load_conditioner(path)(*given).tokens, model(*given).tokens)
+    save_weights(path, KIND, {"conditioner": asdict(SMALL) | {"colour": 3}}, state, half=False)
+    with pytest.raises(WeightsError, match="colour"):
+        load_conditioner(path)
 
 
 def test_config_refuses_what_cannot_be() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 import torch
 
-from svp_stream.style.projection import ProjectionConfig, StyleProjection
+from svp_stream.errors import WeightsError
+from svp_stream.style.projection import KIND, PREFIX, ProjectionConfig, StyleProjection, load_projection
+from svp_stream.weights_file import save_weights
 
 
 def projection() -> StyleProjection:
@@ -39,3 +44,14 @@ def test_wrong_shape_names_what_is_right(shape: tuple[int, ...]) -> None:
 def test_sizes_are_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
         ProjectionConfig(tokens=0)
+
+
+def test_weights_load_again_and_strangers_are_refused(tmp_path: Path) -> None:
+    model, s = projection(), torch.randn(2, 16)
+    state = {PREFIX + k: v for k, v in model.state_dict().items()} | {"conditioner.other": torch.zeros(1)}
+    path = tmp_path / "conditioner.safetensors"
+    save_weights(path, KIND, {"projection": asdict(model.config)}, state, half=False)
+    assert torch.equal(load_projection(path)(s), model(s))
+    save_weights(path, KIND, {}, state, half=False)
+    with pytest.raises(WeightsError, match="projection"):
+        load_projection(path)
