@@ -1,0 +1,131 @@
+"""The bounded boxes between the event loop and the inference thread; each counts what it drops.
+
+In: microphone packets (loop to thread), frames (thread to loop), orders (loop to thread), a caller's own voice.
+Remembers: at most its bound. Sound: the oldest is dropped. Frames: the latest wins. Latency cannot grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from svp_stream.packets import AudioChunk, Float32, Frame
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What the microphone brought: arrival in wall seconds, `mic_pts` in its own ticks, float32 [N] mono at 48 kHz."""
+
+    arrived_s: float
+    mic_pts: int
+    samples: Float32
+
+
+class OldestOut(Generic[T]):
+    """A queue of `bound` items for one writer and one reader thread; a full one gives up its oldest."""
+
+    def __init__(self, bound: int) -> None:
+        if bound < 1:
+            raise ValueError(f"a mailbox holds at least one item, not {bound}")
+        self._items: deque[T] = deque()
+        self._bound = bound
+        self._lock = threading.Lock()
+        self._lost: list[T] = []
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T) -> None:
+        """Never waits."""
+        with self._lock:
+            if len(self._items) >= self._bound:
+                self._lost.append(self._items.popleft())
+                del self._lost[: -self._bound]
+                self.dropped += 1
+            self._items.append(item)
+
+    def take(self, most: int) -> list[T]:
+        """Up to `most` items, oldest first; never waits."""
+        with self._lock:
+            return [self._items.popleft() for _ in range(min(most, len(self._items)))]
+
+    def take_lost(self) -> list[T]:
+        """Items dropped since the last call (the last `bound` of them), so that the reader can account for the gap."""
+        with self._lock:
+            lost, self._lost = self._lost, []
+            return lost
+
+
+class LatestFrame:
+    """One frame from the inference thread to a track of the loop; a newer one replaces one not yet fetched."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ready = asyncio.Event()
+        self._lock = threading.Lock()
+        self._frame: Frame | None = None
+        self.dropped = 0
+        self.passed = 0
+
+    def put(self, frame: Frame) -> None:
+        """From any thread; never waits. A frame for a loop that has closed is dropped."""
+        with self._lock:
+            if self._frame is not None:
+                self.dropped += 1
+            self._frame = frame
+        try:
+            self._loop.call_soon_threadsafe(self._ready.set)
+        except RuntimeError:  # the loop closed between the last turn and now: nobody is left to see the frame
+            self.dropped += 1
+
+    async def get(self) -> Frame:
+        """The newest frame, waiting for one if need be."""
+        while True:
+            with self._lock:
+                frame, self._frame = self._frame, None
+                self._ready.clear()
+            if frame is not None:
+                self.passed += 1
+                return frame
+            await self._ready.wait()
+
+    def peek(self) -> bool:
+        """Whether a newer frame is waiting."""
+        return self._frame is not None
+
+
+class VoiceLine:
+    """The last seconds of a caller's sound by media time, written by the inference thread, read by the voice track."""
+
+    def __init__(self, ticks: int) -> None:
+        self._ring = np.zeros(ticks, np.float32)
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def write(self, chunk: AudioChunk) -> None:
+        """Chunks come in order and without gaps (see `pacing.Intake`); 48 kHz, so a sample is a tick."""
+        size = len(self._ring)
+        samples = chunk.samples[-size:]
+        start = chunk.end - len(samples)
+        with self._lock:
+            at = (start + np.arange(len(samples))) % size
+            self._ring[at] = samples
+            self._end = chunk.end
+
+    def read(self, pts: int, ticks: int) -> Float32:
+        """float32 [ticks] from `pts`; silence where the line does not reach (yet, or any more)."""
+        out = np.zeros(ticks, np.float32)
+        with self._lock:
+            first = max(pts, self._end - len(self._ring), 0)
+            last = min(pts + ticks, self._end)
+            if last > first:
+                out[first - pts : last - pts] = self._ring[np.arange(first, last) % len(self._ring)]
+        return out

@@ -1,0 +1,173 @@
+"""When things are due, pure: the media clock of a call, the sound that keeps it going, the spacing of what is sent.
+
+In: wall seconds (an argument, never read here), microphone packets. Out: media ticks, whole 48 kHz chunks, due times.
+Remembers: one anchor between wall and media time; how far the sound has come. Latency: none of its own.
+
+The media clock follows the microphone: sound that has arrived up to tick T means that it is T now. While no sound comes
+(muted, absent, lost) wall time drives it and silence is fed, so the face lives on and latency stays. After a stall of
+our own the clock is put back (media time stood still), it never bursts to catch up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from svp_stream.clock import FRAME_TICKS, TICKS_PER_SECOND, WIRE_RATE_HZ, ms_to_ticks
+from svp_stream.packets import AudioChunk, Float32
+
+PACKET_TICKS: Final = ms_to_ticks(20)
+SLACK_TICKS: Final = ms_to_ticks(80)
+"""Sound may come this much late before silence takes its place: the jitter of a busy Wi-Fi."""
+LEAD_TICKS: Final = ms_to_ticks(60)
+"""Sound may come this much early (a burst after a stall of the network); what is beyond is dropped."""
+STALL_TICKS: Final = ms_to_ticks(200)
+"""When we are this much behind, we stood still ourselves: the clock is put back instead of making up for it."""
+SLEW_TICKS: Final = ms_to_ticks(0.5)
+"""Per packet: takes up the drift of two sound cards (at most a few hundred ppm) and an anchor that began late."""
+
+
+@dataclass(slots=True)
+class MediaClock:
+    """Wall seconds to media ticks for one call. Both outgoing tracks and the input read this one clock."""
+
+    _anchor_s: float
+    _offset: int = 0
+
+    def at(self, now_s: float) -> int:
+        """The media time at a wall time."""
+        return round((now_s - self._anchor_s) * TICKS_PER_SECOND) + self._offset
+
+    def due_s(self, ticks: int) -> float:
+        """The wall time of a media time."""
+        return self._anchor_s + (ticks - self._offset) / TICKS_PER_SECOND
+
+    def restart(self, now_s: float) -> None:
+        """Media time 0 is now."""
+        self._anchor_s, self._offset = now_s, 0
+
+    def shift(self, ticks: int) -> None:
+        """Set forward by `ticks` (negative: back)."""
+        self._offset += ticks
+
+
+@dataclass(slots=True)
+class Intake:
+    """Makes one contiguous line of sound from microphone packets and silence.
+
+    Each chunk handed out begins where the last ended, from tick 0. Sound that was lost on the way (a jump of the
+    microphone's own `pts`) is replaced by silence of the same length, so that lips and voice keep their place.
+    """
+
+    clock: MediaClock
+    muted: bool = False
+    dropped: int = 0
+    """Microphone packets that came too early to be used."""
+    filled: int = 0
+    """Ticks of silence that stood in for missing sound."""
+    _fed: int = 0
+    _expected_mic: int | None = None
+    _present: bool = False
+
+    @property
+    def fed(self) -> int:
+        """The tick up to which sound was handed out."""
+        return self._fed
+
+    def behind(self, now_s: float) -> int:
+        """How far the sound handed out lags the clock, in ticks."""
+        return self.clock.at(now_s) - self._fed
+
+    def hear(self, now_s: float, mic_pts: int, samples: Float32) -> list[AudioChunk]:
+        """A packet arrived at `now_s`: `samples` float32 [N] mono at 48 kHz, `mic_pts` in its own ticks."""
+        length = len(samples)
+        if length == 0:
+            return []
+        jump = 0 if self._expected_mic is None else max(0, mic_pts - self._expected_mic)
+        self._expected_mic = mic_pts + length
+        early = self._fed + length - self.clock.at(now_s)
+        if early > LEAD_TICKS:
+            self.dropped += 1
+            return []
+        chunks = []
+        missing = max(0, -early)
+        fill = missing if not self._present or missing > SLACK_TICKS else min(jump, missing)
+        self._present = True
+        if fill > 0:
+            chunks.append(self._silence(min(fill, STALL_TICKS)))
+        if early > 0:
+            self.clock.shift(min(early, SLEW_TICKS))
+        chunks.append(self._chunk(np.zeros_like(samples) if self.muted else samples))
+        return chunks
+
+    def idle(self, now_s: float) -> list[AudioChunk]:
+        """No packet is waiting at `now_s`: the silence that is due, if any."""
+        behind = self.behind(now_s)
+        if behind > STALL_TICKS:
+            self.clock.shift(PACKET_TICKS - behind)
+            behind = PACKET_TICKS
+        if behind < (SLACK_TICKS if self._present else PACKET_TICKS):
+            return []
+        self._present = False
+        return [self._silence(behind)]
+
+    def idle_due_s(self) -> float:
+        """The wall time at which `idle` will have something to say."""
+        return self.clock.due_s(self._fed + (SLACK_TICKS if self._present else PACKET_TICKS))
+
+    def skip(self, ticks: int) -> None:
+        """`ticks` of microphone sound were thrown away because we were too slow: media time stood still meanwhile."""
+        if self._expected_mic is not None:
+            self._expected_mic += ticks
+        self.clock.shift(-ticks)
+
+    def _silence(self, ticks: int) -> AudioChunk:
+        self.filled += ticks
+        return self._chunk(np.zeros(ticks, np.float32))
+
+    def _chunk(self, samples: Float32) -> AudioChunk:
+        chunk = AudioChunk(self._fed, samples, WIRE_RATE_HZ)
+        self._fed = chunk.end
+        return chunk
+
+
+@dataclass(slots=True)
+class Playhead:
+    """When each packet of the outgoing voice is due: `delay` ticks after the clock has passed its end.
+
+    When we come late by more than a stall, whole packets are skipped: the voice goes on from now, without a burst.
+    """
+
+    clock: MediaClock
+    delay: int
+    skipped: int = 0
+    _next: int = 0
+
+    def step(self, now_s: float) -> tuple[int, float]:
+        """The `pts` of the next packet and the seconds to wait before it leaves; call it once for each packet."""
+        pts = self._next
+        late = self.clock.at(now_s) - (pts + PACKET_TICKS + self.delay)
+        if late > STALL_TICKS:
+            packets = late // PACKET_TICKS
+            self.skipped += packets
+            pts += packets * PACKET_TICKS
+        self._next = pts + PACKET_TICKS
+        return pts, max(0.0, self.clock.due_s(pts + PACKET_TICKS + self.delay) - now_s)
+
+
+@dataclass(slots=True)
+class Spacing:
+    """Keeps two frames at least `gap_s` apart, so that frames made late in a row do not leave as a burst."""
+
+    gap_s: float = FRAME_TICKS / TICKS_PER_SECOND / 2
+    _last_s: float = field(default=float("-inf"))
+
+    def wait(self, now_s: float) -> float:
+        """Seconds until a frame may leave."""
+        return max(0.0, self._last_s + self.gap_s - now_s)
+
+    def sent(self, now_s: float) -> None:
+        """A frame left at `now_s`."""
+        self._last_s = now_s

@@ -1,0 +1,127 @@
+"""The seams: every place where we reach into names that aiortc and aioice keep to themselves. Nowhere else does.
+
+In: a peer connection between `setRemoteDescription` and `createAnswer`. Out: the same, faster, for more clients.
+Remembers: nothing. `tests/server/test_seams.py` pins each name and its effect, so a new aiortc fails there first.
+
+- The receiving jitter buffer holds every microphone packet until five are queued: exactly 80 ms.
+- Two tracks in one MediaStream are lip-synced by the browser, which holds the picture back by what the sound needs
+  (20-100 ms); the video gets a stream of its own.
+- As DTLS client aiortc offers ECDSA suites only, so peers with RSA certificates fail; as DTLS server it takes both.
+- The bit rates of its encoders are constants of their modules.
+- aioice gathers no loopback address, but a caller on this very machine may have no other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import aioice.ice
+import aiortc.codecs.h264
+import aiortc.codecs.vpx
+from aiortc import RTCPeerConnection
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtp import RtpPacket
+
+_JITTER_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
+_HALF: Final = 1 << 15
+LOOPBACK: Final = "127.0.0.1"
+
+HostAddresses = Callable[[bool, bool], list[str]]
+
+
+class SeamError(RuntimeError):
+    """aiortc is not built as expected: the pinned version in `pyproject.toml` is the one that fits."""
+
+
+class PassThrough:
+    """A jitter buffer without delay: each packet is a frame at once (true of Opus and PCM, RFC 7587 section 4.2).
+
+    Packets that come out of order are dropped and counted: aiortc would take their timestamp for a wrap of 2^32.
+    """
+
+    def __init__(self) -> None:
+        self.late = 0
+        self._last: int | None = None
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        """Same contract as aiortc's `JitterBuffer.add`: (ask for a key frame, complete frame or None)."""
+        number: int = packet.sequence_number
+        if self._last is not None and not 0 < (number - self._last) % (1 << 16) < _HALF:
+            self.late += 1
+            return False, None
+        self._last = number
+        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
+
+
+def hear_at_once(connection: RTCPeerConnection) -> None:
+    """Takes the 80 ms out of every receiver of sound; raises `SeamError` when aiortc has no such buffer."""
+    for receiver in _of_kind(connection.getReceivers(), "audio"):
+        if not hasattr(receiver, _JITTER_BUFFER):
+            raise SeamError(f"aiortc's RTCRtpReceiver has no {_JITTER_BUFFER}")
+        setattr(receiver, _JITTER_BUFFER, PassThrough())
+
+
+def part_streams(connection: RTCPeerConnection) -> None:
+    """Announces picture and voice as two MediaStreams; call before `createAnswer`."""
+    for sender in connection.getSenders():
+        if not hasattr(sender, "_stream_id"):
+            raise SeamError("aiortc's RTCRtpSender has no _stream_id")
+        if sender.kind == "video":
+            sender._stream_id = str(uuid.uuid4())
+
+
+def answer_passive(connection: RTCPeerConnection) -> None:
+    """Answers `a=setup:passive`; only for an offer of `actpass`, before `createAnswer`."""
+    transports = [t.receiver.transport for t in connection.getTransceivers()]
+    if connection.sctp is not None:
+        transports.append(connection.sctp.transport)
+    for transport in transports:
+        if not hasattr(transport, "_set_role"):
+            raise SeamError("aiortc's RTCDtlsTransport has no _set_role")
+        transport._set_role("server")
+
+
+def with_loopback(gather: HostAddresses) -> HostAddresses:
+    """The same gatherer of host addresses, with 127.0.0.1 first."""
+
+    def addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        found = gather(use_ipv4, use_ipv6)
+        return [LOOPBACK, *(a for a in found if a != LOOPBACK)] if use_ipv4 else found
+
+    return addresses
+
+
+def gather_loopback() -> None:
+    """From now on this process offers 127.0.0.1 too: for a server that listens on this machine only."""
+    if not hasattr(aioice.ice, "get_host_addresses"):
+        raise SeamError("aioice.ice has no get_host_addresses")
+    aioice.ice.get_host_addresses = with_loopback(aioice.ice.get_host_addresses)
+
+
+def bound_bitrate(bits_per_second: int) -> None:
+    """From now on the pictures of this process use at most this; a browser's estimate decides below it.
+
+    aiortc starts at 0.5 Mbit/s and makes a key frame at each step up, so it begins nearer to where it will end.
+    """
+    for codec in (aiortc.codecs.vpx, aiortc.codecs.h264):
+        for name in ("MIN_BITRATE", "DEFAULT_BITRATE", "MAX_BITRATE"):
+            if not hasattr(codec, name):
+                raise SeamError(f"{codec.__name__} has no {name}")
+        codec.MIN_BITRATE = min(codec.MIN_BITRATE, bits_per_second)
+        codec.MAX_BITRATE = bits_per_second
+        codec.DEFAULT_BITRATE = max(codec.MIN_BITRATE, bits_per_second * 2 // 3)
+
+
+def received_packets(connection: RTCPeerConnection) -> int:
+    """Datagrams of media, feedback and data that have come in: a peer that has gone sends none."""
+    total = 0
+    for transport in {t.receiver.transport for t in connection.getTransceivers()}:
+        for stats in transport._get_stats().values():
+            total += stats.packetsReceived
+    return total
+
+
+def _of_kind(receivers: list[Any], kind: str) -> list[Any]:
+    return [r for r in receivers if r.track is not None and r.track.kind == kind]

@@ -1,0 +1,64 @@
+"""What the lists of `/v1` say about a style, an avatar, a session.
+
+In: the studio, a peer. Out: plain mappings for JSON. Remembers: nothing. Thumbnails are small PNG data URLs.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import time
+from typing import Any
+
+from PIL import Image
+
+from server.peer import Peer
+from server.studio import Studio
+from svp_stream.errors import PresetError
+from svp_stream.packets import Bytes
+
+logger = logging.getLogger(__name__)
+
+
+def data_url(rgb: Bytes) -> str:
+    """uint8 [H, W, 3] as a PNG in a data URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def style_marks(studio: Studio) -> list[dict[str, Any]]:
+    """Every style that can be used; a malformed file is left out and logged."""
+    marks = []
+    for name in studio.style_names():
+        try:
+            preset = studio.preset(name)
+        except PresetError as error:
+            logger.warning("not on the list of styles: %s", error)
+            continue
+        marks.append(
+            {
+                "name": name, "title": preset.name, "description": preset.description,
+                "strength": preset.strength, "temperature": preset.temperature,
+                "thumbnail": data_url(preset.thumbnail) if preset.thumbnail is not None else None,
+            }  # fmt: skip
+        )
+    return marks
+
+
+def avatar_marks(studio: Studio) -> list[dict[str, Any]]:
+    """Who can be shown."""
+    return [{"name": name} for name in studio.avatars]
+
+
+def session_marks(peer: Peer) -> dict[str, Any]:
+    """One call in progress; the secret of its URL is not shown."""
+    return {
+        "id": peer.name,
+        "state": peer.state,
+        "seconds": round(time.time() - peer.since_s, 1),
+        "speaking": peer.desk.speaking,
+        **peer.desk.manner.told(),
+        "stats": peer.report.last,
+    }
