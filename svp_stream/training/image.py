@@ -95,7 +95,7 @@ class ImageStage:
         """Clean latents [B, 4, h, w] of frames, from noise alone."""
         c = self.conditions(at, exact=True)
         noise = torch.randn(c.previous.shape, generator=torch.Generator().manual_seed(0))
-        out: Tensor = sampler.cold(_bound(model, c), noise, SCHEDULE, steps=steps)
+        out: Tensor = sampler.cold(bound(model, c), noise, SCHEDULE, steps=steps)
         return out
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -129,7 +129,9 @@ class ImageStage:
         save_denoiser(out / WEIGHTS, model)
 
 
-def _bound(model: nn.Module, c: Conditions) -> sampler.Denoise:
+def bound(model: nn.Module, c: Conditions) -> sampler.Denoise:
+    """The model under fixed conditions, as samplers want it."""
+
     def denoise(x_t: Tensor, t: int) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             x0: Tensor = model(x_t, torch.full((len(x_t),), t / TIMESTEPS), c)[0]
