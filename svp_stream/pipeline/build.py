@@ -45,12 +45,13 @@ def build_engine(config: Config, engine: str | None = None) -> Engine:
     if name == "mini":
         from svp_stream.pipeline.mini import MiniEngine
 
-        return MiniEngine.load(config.model.weights or MINI_WEIGHTS, build_backend(config))
+        mini: Engine = MiniEngine.load(config.model.weights or MINI_WEIGHTS, build_backend(config))
+        return mini
     raise ConfigError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
 
 
 def build_backend(config: Config) -> str:
-    """`openvino` or `torch`: SVP_BACKEND of the environment before the profile; auto is torch on a GPU, else OpenVINO."""
+    """`openvino` or `torch`: SVP_BACKEND of the environment before the profile; auto is OpenVINO without a GPU."""
     asked = os.environ.get(BACKEND_VARIABLE) or config.model.backend
     if asked not in BACKENDS:
         raise ConfigError(f"{BACKEND_VARIABLE}={asked}: unknown backend; there are {', '.join(BACKENDS)}")
@@ -59,10 +60,16 @@ def build_backend(config: Config) -> str:
     return asked
 
 
-def set_threads(config: Config) -> int:
-    """Give torch the profile's number of threads, for the whole process; returns it."""
-    if config.model.threads:
-        torch.set_num_threads(config.model.threads)
+def set_threads(config: Config, engine: str | None = None) -> int:
+    """Give torch its number of threads, for the whole process; returns it.
+
+    Where torch runs only the small voice-activity network, one thread is faster than several that wait for each other.
+    """
+    threads = config.model.threads
+    if not threads and ((engine or config.model.engine) == "noop" or build_backend(config) == "openvino"):
+        threads = 1
+    if threads:
+        torch.set_num_threads(threads)
     return torch.get_num_threads()
 
 
