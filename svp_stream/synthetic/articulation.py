@@ -37,8 +37,8 @@ JAW_LAG_S: Final = 0.02
 GROUP_LEAD_S: Final = np.array([-JAW_LAG_S, 0.0, ROUND_LEAD_S, 0.0, 0.0])
 GROUP_DECAY_S: Final = np.array([0.042, 0.034, 0.050, 0.050, 0.026])
 """How fast each group of controls, in the order of `GROUPS`, forgets a sound at crispness 1."""
-CLOSURE_LEAD_S: Final = 0.03
-"""Lips meet this much before the sound and part before it ends."""
+CLOSURE_LEADS_S: Final = (0.040, 0.012)
+"""Lips meet this much before the sound and begin to part this much before it ends."""
 CLOSURE_LEAST_S: Final = 1 / FRAME_RATE_HZ + 0.002
 """A closure is held a little longer than a frame, so that at least one frame shows it whole."""
 CLOSURE_RAMP_S: Final = 0.055
@@ -152,8 +152,8 @@ def _closure(phonemes: tuple[Phoneme, ...], times: _Floats, style: SpeakingStyle
     if not spans:
         return np.zeros(len(times))
     edges = np.array(spans)
-    late = edges[:, 1] - CLOSURE_LEAD_S
-    early = np.minimum(edges[:, 0] - CLOSURE_LEAD_S, late - CLOSURE_LEAST_S)
+    late = edges[:, 1] - CLOSURE_LEADS_S[1]
+    early = np.minimum(edges[:, 0] - CLOSURE_LEADS_S[0], late - CLOSURE_LEAST_S)
     ramp = CLOSURE_RAMP_S / style.crispness
     away = np.maximum(np.maximum(early - times[:, None], times[:, None] - late), 0.0)
     shut: _Floats = (0.5 + 0.5 * np.cos(np.pi * np.clip(away / ramp, 0.0, 1.0))).max(axis=1)
@@ -194,7 +194,7 @@ def _mouth(course: _Course, style: SpeakingStyle) -> dict[str, _Floats]:
         "mouthLeft": np.maximum(shift, 0), "mouthRight": np.maximum(-shift, 0),
         "mouthLowerDownLeft": low * left, "mouthLowerDownRight": low * right,
         "mouthUpperUpLeft": up * left, "mouthUpperUpRight": up * right,
-        "mouthFunnel": c["funnel"] * (1 - 0.75 * shut) * (1 - 0.5 * bite),
+        "mouthFunnel": c["funnel"] * (1 - 0.95 * shut) * (1 - 0.5 * bite),
         "mouthPucker": c["pucker"] * (1 - 0.6 * shut) * (1 - 0.5 * bite) + style.pout * (1 - 0.5 * course.speaking),
         "mouthSmileLeft": smile * full_left, "mouthSmileRight": smile * full_right,
         "mouthFrownLeft": style.frown * mood * full_left, "mouthFrownRight": style.frown * mood * full_right,
