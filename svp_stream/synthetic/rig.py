@@ -4,7 +4,7 @@ In: ARKit coefficients float32 [52] and a `Pose`. Out: `Shape`, for each part it
 the head (the renderer skins on the way to the picture), and landmarks after it. Remembers: nothing but the head's data.
 
 Shapes that a head lacks are made from what it has: gaze turns the eyeballs and lets the lids follow; the mouth moves
-sideways by a smooth field over the lips.
+sideways by a smooth field over the lips (`calibration`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix, hstack
 
 from svp_stream.arkit import ARKIT, INDEX
+from svp_stream.errors import MediaError
 from svp_stream.packets import Bytes, Float32, Pose
-from svp_stream.synthetic import camera, landmarks
+from svp_stream.synthetic import calibration, camera, landmarks
 from svp_stream.synthetic.headfile import HeadFile, Kind, PartFile, heads, read_head
 
 __all__ = ["LANDMARKS", "Part", "Rig", "Shape", "heads"]
@@ -111,8 +112,10 @@ class Rig:
         self.name: str = file.name
         self.joints = file.joints
         self.lacks = frozenset(ARKIT) - frozenset(file.targets)
-        self.parts = tuple(_part(p, file) for p in file.parts)
-        self.landmarks = landmarks.choose(self.parts, file.joints)
+        stored = tuple(_part(p, _arkit(p, file)) for p in file.parts)
+        self.landmarks = landmarks.choose(stored, file.joints)
+        even = calibration.calibrated(stored, self.landmarks, file.joints, self.lacks)
+        self.parts = tuple(_part(p, m) for p, m in zip(file.parts, even, strict=True))
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Rig:
@@ -121,7 +124,11 @@ class Rig:
         Raises:
             MediaError: the head is missing or malformed, or landmarks cannot be found on it.
         """
-        return cls(read_head(folder, name))
+        file = read_head(folder, name)
+        try:
+            return cls(file)
+        except MediaError as error:
+            raise MediaError(f"{folder / name}.npz: {error}") from error
 
     def weights(self, expression: Float32, pose: Pose) -> Float32:
         """Coefficients [52] that the meshes see: `expression` in [0, 1] with the blink and gaze of `pose` added."""
@@ -188,8 +195,7 @@ def _eyeball(w: Float32, side: str) -> Float32:
     return camera.turn(1, float(yaw)) @ camera.turn(0, float(pitch))
 
 
-def _part(part: PartFile, head: HeadFile) -> Part:
-    morphs = None if part.morphs is None else _arkit(part, head)
+def _part(part: PartFile, morphs: Any) -> Part:
     moving = np.zeros(len(part.positions), bool)
     if morphs is not None:
         moving[np.unique(morphs.nonzero()[0] // 3)] = True
@@ -197,7 +203,9 @@ def _part(part: PartFile, head: HeadFile) -> Part:
 
 
 def _arkit(part: PartFile, head: HeadFile) -> Any:
-    """Morphs [3V, 52] in ARKIT order; the eyeballs turn as rigid bodies, so their eyeLook* shapes are left out."""
+    """Morphs [3V, 52] in ARKIT order (None: stiff); the eyeballs turn as rigid bodies, so their eyeLook* shapes are left out."""
+    if part.morphs is None:
+        return None
     stored: csc_matrix = part.morphs.tocsc()
     number = {name: i for i, name in enumerate(head.targets)}
     empty = csc_matrix((stored.shape[0], 1), dtype=np.float32)
@@ -207,6 +215,5 @@ def _arkit(part: PartFile, head: HeadFile) -> Any:
             return empty
         return stored[:, number[name]]
 
-    from scipy.sparse import hstack
     morphs = hstack([column(n) for n in ARKIT], format="csr", dtype=np.float32)
     return morphs if morphs.nnz else None
