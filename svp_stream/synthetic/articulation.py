@@ -43,7 +43,7 @@ CLOSURE_LEAST_S: Final = 1 / FRAME_RATE_HZ + 0.002
 """A closure is held a little longer than a frame, so that at least one frame shows it whole."""
 CLOSURE_RAMP_S: Final = 0.055
 """Time that lips need to meet or part at crispness 1."""
-TEETH_SHOW: Final = 0.36
+TEETH_SHOW: Final = 0.28
 """Raising of the upper lip that uncovers the teeth on f and v, in every style."""
 _REST_PULL: Final = 1e-12
 

@@ -215,12 +215,12 @@ JITTER: Final = 0.2
 
 
 def sample(rng: np.random.Generator) -> SpeakingStyle:
-    """A random convex mix of two to four training styles plus noise, named 'sampled-XXXX'.
+    """A random convex mix of two or three training styles plus noise, named 'sampled-XXXX'.
 
     Mirrored left to right half the time, so that neither side of the face is special.
     """
-    chosen = rng.choice(len(TRAINING_STYLES), size=int(rng.integers(2, 5)), replace=False)
-    weights = rng.dirichlet(np.full(len(chosen), 0.7))
+    chosen = rng.choice(len(TRAINING_STYLES), size=int(rng.integers(2, 4)), replace=False)
+    weights = rng.dirichlet(np.full(len(chosen), 0.5))
     mix = weights @ np.stack([NAMED[TRAINING_STYLES[i]].vector() for i in chosen])
     noisy = mix + JITTER * _SPREAD * rng.standard_normal(STYLE_DIM)
     if rng.random() < 0.5:
