@@ -1,7 +1,8 @@
 """Reads a folder of clips: the synthetic corpus, or real video prepared to the same format.
 
 What it is: `Clips`, a filterable list of `Clip`; `read_frames`, pictures by number; `pack_frames`, which decodes
-a whole list once into one memory-mapped array for random access while training. The format is that of `synthetic.sidecar`.
+a whole list once into one memory-mapped array for random access while training. The format is that of
+`synthetic.sidecar`.
 
 In: a folder with `<id>.npz` and, for clips with a picture, `<id>.mp4` and `<id>.matte.mp4`. Out: typed arrays;
 `frames.npy` uint8 [F, H, W, 4] (RGB and matte) with `index.npz`. Remembers: the sidecars' words, no arrays.
