@@ -20,7 +20,7 @@ from PIL import Image
 Array = NDArray[np.float64]
 
 HEIGHT = 1500.0  # of the eyes above the floor
-EYE_X, EYE_Z, EYE_R = 30.0, 75.0, 12.0
+EYE_X, EYE_Z, EYE_R = 30.0, 69.5, 14.0
 MOUTH_Y, MOUTH_X = -65.0, 22.0
 ROWS = np.array([124, 118, 108, 92, 72, 52, 37, 26, 18, 11, 0, -11, -18, -26, -33, -40, -46, -51, -55, -58, -61, MOUTH_Y,
                  -69, -73, -77, -81, -87, -94, -102, -109, -114, -118, -124, -140, -165, -190], float)
@@ -211,13 +211,13 @@ def _eyes() -> list[_Mesh]:
 
 def _teeth() -> list[_Mesh]:
     meshes = []
-    for name, top, bottom in (("teeth_up", -56.0, -64.5), ("teeth_down", -66.0, -74.0)):
+    for name, top, bottom, front in (("teeth_up", -56.0, -70.0, 81.0), ("teeth_down", -64.0, -74.0, 79.0)):
         x, y = np.meshgrid(np.linspace(-19.0, 19.0, 9), np.array([top, bottom]))
-        points, triangles = _sheet(np.stack([x, y, 86.0 - (x / 7.0) ** 2 - 6.0], -1))
+        points, triangles = _sheet(np.stack([x, y, front - (x / 7.0) ** 2], -1))
         uv = np.stack([(points[:, 0] + 19.0) / 38.0, (top - points[:, 1]) / (top - bottom)], 1)
         mesh = _Mesh(name, 2, points, triangles, uv, "teeth", {"cast": False})
         if name == "teeth_down":
-            mesh.morphs["jawOpen"] = np.broadcast_to(np.array([0.0, -26.0, -5.0]), points.shape).copy()
+            mesh.morphs["jawOpen"] = np.broadcast_to(np.array([0.0, -19.0, -5.0]), points.shape).copy()
         meshes.append(mesh)
     return meshes
 
