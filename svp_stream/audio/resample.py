@@ -35,8 +35,8 @@ class Resampler:
 
     @property
     def latency(self) -> int:
-        """Half the filter and the rounding of two samples; 0 when the rates are equal."""
-        return 0 if self._in_hz == self._out_hz else (_HALF_TAPS + 2) * self._slow
+        """Half the filter and the rounding of two samples; the sample itself when the rates are equal."""
+        return self._slow if self._in_hz == self._out_hz else (_HALF_TAPS + 2) * self._slow
 
     def push(self, x: AudioChunk) -> list[AudioChunk]:
         """Feed sound; raises StreamError as `Timeline.place` does."""

@@ -3,10 +3,10 @@
 In: a clip's expression [B, T, K] and audio features [B, T, A] at 25 fps. Out: N(mu, sigma^2) as mu, log_var [B, D].
 Remembers: nothing. Runs on whole clips, off the street.
 
-After SVP (arXiv 2409.03270: an intrinsic style learned from paired audio and expressions). The network is our own choice,
-shaped like StyleTalk's encoder (AAAI 2023): a small transformer with self-attention pooling. Audio goes in because style
-is what the expression is, given what is being said. `StyleDecoder` speaks other words in a style; its error in training
-keeps in the style what is needed to generate, where contrast alone keeps only what discriminates.
+After SVP (arXiv 2409.03270: an intrinsic style learned from paired audio and expressions). The network is our own,
+shaped like StyleTalk's encoder (AAAI 2023): a small transformer with self-attention pooling. Audio goes in because
+style is what the expression is, given what is being said. `StyleDecoder` speaks other words in a style; its error in
+training keeps in the style what is needed to generate, where contrast alone keeps only what discriminates.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class PriorConfig:
     audio_in_style: bool = True
     dropout: float = 0.1
     decoder_layers: int = 4
+    manner_dim: int = 12
 
     def __post_init__(self) -> None:
         sizes = (self.expression_dim, self.audio_dim, self.width, self.layers, self.heads, self.style_dim)
-        if min(sizes) < 1 or self.decoder_layers < 1:
+        if min(sizes) < 1 or self.decoder_layers < 1 or self.manner_dim < 1:
             raise ValueError(f"sizes of a style prior are positive, got {self}")
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} must divide by twice the {self.heads} heads")
@@ -115,7 +116,7 @@ class StyleEncoder(nn.Module):
         self.spread = nn.Linear(d, config.style_dim)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Keep the corpus' mean and standard deviation [K] with the weights; a coefficient that is still counts as 1."""
+        """Keep the corpus' mean and standard deviation [K] with the weights; a still coefficient counts as 1."""
         self.expression_mean.copy_(mean)
         self.expression_std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
 
@@ -190,13 +191,15 @@ class StyleDecoder(nn.Module):
 
 
 class StylePrior(nn.Module):
-    """Encoder and decoder, trained together and kept together."""
+    """Encoder and decoder, trained together and kept together, and a linear map from mu to how the person moves."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = StyleEncoder(config)
         self.decoder = StyleDecoder(config)
+        # Fitted in closed form after training; no gradient runs through it.
+        self.manner = nn.Linear(config.style_dim, config.manner_dim).requires_grad_(False)
 
 
 def draw(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
