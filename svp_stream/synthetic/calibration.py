@@ -1,4 +1,4 @@
-"""Makes one expression mean the same on every head: even sizes of the shapes that matter most, and shapes that a head lacks.
+"""Makes one expression mean the same on every head: even sizes of the main shapes, stand-ins for missing ones.
 
 In: the morphs of the parts of a head and its landmarks. Out: morphs of the same layout. Remembers: nothing.
 
@@ -34,7 +34,7 @@ LIP_RIM: Final = ("inner_lip_top", "inner_lip_top_left", "inner_lip_top_right", 
 
 def calibrated(parts: Sequence[MovingPart], marks: Sequence[Mark], joints: Mapping[str, Float32],
                lacks: frozenset[str]) -> list[Any]:
-    """Morphs [3V, 52] in metres (None: stiff) for each of `parts`; `lacks` are the ARKit names that the head has not."""
+    """Morphs [3V, 52] in metres (None: stiff) for each of `parts`; `lacks` are the ARKit names the head has not."""
     mouth = _Mouth(parts, dict(zip(LANDMARKS, marks, strict=True)), joints)
     gains = np.ones(len(ARKIT), np.float32)
     gains[INDEX["jawOpen"]] = gains[INDEX["mouthClose"]] = mouth.jaw_gain()

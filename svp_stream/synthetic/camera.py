@@ -22,8 +22,8 @@ NECK_SHARE = 0.45  # how much of a turn of the head the neck takes
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """Where the resting face sits in the picture, all as fractions of its side: distance between the eye centres, height
-    of the eye line below the top edge, horizontal place of the point between the eyes."""
+    """Where the resting face sits in the picture, all as fractions of its side: distance between the eye centres,
+    height of the eye line below the top edge, horizontal place of the point between the eyes."""
 
     inter_ocular: float = 56.0 / 256.0
     eye_line: float = 0.43
@@ -105,11 +105,12 @@ def _about(joint: Float32, rotation: Float32, lands: Float32) -> Float32:
 
 
 def bones(neck: Float32, head: Float32, pose: Pose) -> Float32:
-    """Bone matrices [2, 4, 4] (head, neck) for the yaw, pitch and roll of `pose`, about the joints `neck` and `head`."""
+    """Bone matrices [2, 4, 4] (head, neck) for yaw, pitch and roll of `pose`, about the joints `neck` and `head`."""
 
     def rotation(share: float) -> Float32:
-        return turn(1, pose.yaw * share) @ turn(0, pose.pitch * share) @ turn(2, -pose.roll * share)
+        turned = turn(1, pose.yaw * share) @ turn(0, pose.pitch * share) @ turn(2, -pose.roll * share)
+        return turned.astype(np.float32)
 
     bent = rotation(NECK_SHARE)
     carried = neck + bent @ (head - neck)
-    return np.stack([_about(head, rotation(1.0), carried), _about(neck, bent, neck)])
+    return np.stack([_about(head, rotation(1.0), carried), _about(neck, bent, neck)]).astype(np.float32)

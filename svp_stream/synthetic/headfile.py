@@ -37,8 +37,9 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class PartFile:
-    """One mesh: positions [V, 3] (metres), uv [V, 2], triangles [F, 3], occlusion [V] in [0, 1] (1 open), weights [V, 2]
-    (head, neck), `morphs` sparse [3V, T] in metres for the `HeadFile.targets` (None: stiff), its texture and its look."""
+    """One mesh: positions [V, 3] (metres), uv [V, 2], triangles [F, 3], occlusion [V] in [0, 1] (1 open), weights
+    [V, 2] (head, neck), `morphs` sparse [3V, T] in metres for the `HeadFile.targets` (None: stiff), its texture
+    [H, W, 4] and its look."""
 
     name: str
     kind: Kind

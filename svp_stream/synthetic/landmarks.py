@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from svp_stream.arkit import INDEX
 from svp_stream.errors import MediaError
-from svp_stream.packets import Float32
+from svp_stream.packets import Float32, Floats
 from svp_stream.synthetic.headfile import Kind, PartFile
 
 LANDMARKS: Final = (
@@ -93,14 +93,14 @@ class _Face:
         column: Float32 = self._parts[self._skin].morphs[:, [INDEX[shape]]].toarray().reshape(-1, 3) / self._unit
         return column
 
-    def _pick(self, among: Flags, score: Float32, what: str) -> int:
+    def _pick(self, among: Flags, score: Floats, what: str) -> int:
         """The vertex of `among` with the least `score`."""
         where = np.flatnonzero(among)
         if not len(where):
             raise MediaError(f"the head shows no {what}: its morphs or its shape are unlike a face")
         return int(where[np.argmin(score[where])])
 
-    def _near(self, place: Float32, among: Flags, what: str) -> int:
+    def _near(self, place: Floats, among: Flags, what: str) -> int:
         return self._pick(among, np.linalg.norm(self.p - place, axis=1), what)
 
     def _mark(self, vertex: int) -> Mark:
@@ -211,7 +211,7 @@ class _Face:
             found[f"{side}_iris"] = self._iris(centre)
         return found
 
-    def _iris(self, centre: Float32) -> Mark:
+    def _iris(self, centre: Floats) -> Mark:
         best: tuple[float, Mark] | None = None
         for i in self._balls:
             away = (self._parts[i].file.positions - self._origin) / self._unit - centre
@@ -271,7 +271,7 @@ class _Grid:
         self.x = np.arange(across[0], across[1], CELL, dtype=np.float32)
         self.y = np.arange(along[0], along[1], CELL, dtype=np.float32)
 
-    def depth(self, points: Float32, triangles: NDArray[np.int32], towards: bool) -> Float32:
+    def depth(self, points: Floats, triangles: NDArray[np.int32], towards: bool) -> Float32:
         """Front-most z [H, W] of the mesh (BEHIND where there is none); `towards` skips triangles that face away."""
         out = np.full((len(self.y), len(self.x)), BEHIND, np.float32)
         low, high = np.array([self.x[0], self.y[0]]), np.array([self.x[-1], self.y[-1]])

@@ -41,8 +41,8 @@ BACKGROUND: Final = ((0.30, 0.34, 0.40), (0.13, 0.15, 0.19))  # middle and rim o
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn frame: `rgb` uint8 [H, W, 3], matte `alpha` uint8 [H, W] (person 255), `landmarks` float32 [L, 2] pixels in
-    the order of `LANDMARKS`, `kps` float32 [3, 2] pixels: eye centre on picture left, on picture right, nose tip."""
+    """A drawn frame: `rgb` uint8 [H, W, 3], matte `alpha` uint8 [H, W] (person 255), `landmarks` float32 [L, 2] pixels
+    in the order of `LANDMARKS`, `kps` float32 [3, 2] pixels: eye centre on picture left, on picture right, nose tip."""
 
     rgb: Bytes
     alpha: Bytes
@@ -107,7 +107,8 @@ class Renderer:
             raise ValueError(f"size must be at least 16 and supersample at least 1, not {size} and {supersample}")
         self.size, self.supersample = size, supersample
         try:
-            self.gl: Any = moderngl.create_standalone_context(backend="egl")
+            options: dict[str, Any] = {"standalone": True, "backend": "egl"}
+            self.gl: Any = moderngl.create_context(**options)
         except Exception as error:  # moderngl raises plain Exception
             raise MediaError(f"no OpenGL context through EGL (install libegl1 and libgl1-mesa-dri): {error}") from error
         self._heads: OrderedDict[int, tuple[Rig, list[_Mesh], dict[int, Any]]] = OrderedDict()

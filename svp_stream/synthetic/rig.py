@@ -1,7 +1,7 @@
 """A head that can be driven: expression and gaze in, deformed meshes and landmarks out.
 
-In: ARKit coefficients float32 [52] and a `Pose`. Out: `Shape`, for each part its positions and normals before the turn of
-the head (the renderer skins on the way to the picture), and landmarks after it. Remembers: nothing but the head's data.
+In: ARKit coefficients float32 [52] and a `Pose`. Out: `Shape`, for each part its positions and normals before the turn
+of the head (the renderer skins on the way to the picture), and landmarks after it. Remembers: the head's data.
 
 Shapes that a head lacks are made from what it has: gaze turns the eyeballs and lets the lids follow; the mouth moves
 sideways by a smooth field over the lips (`calibration`).
@@ -19,7 +19,7 @@ from scipy.sparse import csc_matrix, csr_matrix, hstack
 
 from svp_stream.arkit import ARKIT, INDEX
 from svp_stream.errors import MediaError
-from svp_stream.packets import Bytes, Float32, Pose
+from svp_stream.packets import Float32, Pose
 from svp_stream.synthetic import calibration, camera, landmarks
 from svp_stream.synthetic.headfile import HeadFile, Kind, PartFile, heads, read_head
 
@@ -153,7 +153,7 @@ class Rig:
         return w
 
     def shape(self, expression: Float32, pose: Pose) -> Shape:
-        """Deform the head: `expression` float32 [52] in ARKIT order (clipped to [0, 1]), `pose` as its docstring says."""
+        """Deform the head: `expression` float32 [52] in ARKIT order (clipped to [0, 1]) and a `pose`."""
         w = self.weights(expression, pose)
         turns = [_eyeball(w, side) for side in ("Left", "Right")]
         parts = tuple(self._deform(p, w, turns) if p.moves else None for p in self.parts)
@@ -203,7 +203,7 @@ def _part(part: PartFile, morphs: Any) -> Part:
 
 
 def _arkit(part: PartFile, head: HeadFile) -> Any:
-    """Morphs [3V, 52] in ARKIT order (None: stiff); the eyeballs turn as rigid bodies, so their eyeLook* shapes are left out."""
+    """Morphs [3V, 52] in ARKIT order (None: stiff). Eyeballs turn as rigid bodies: eyeLook* is left out of them."""
     if part.morphs is None:
         return None
     stored: csc_matrix = part.morphs.tocsc()

@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 HEIGHT = 1500.0  # of the eyes above the floor
 EYE_X, EYE_Z, EYE_R = 30.0, 69.5, 14.0
 MOUTH_Y, MOUTH_X = -65.0, 22.0
-ROWS = np.array([124, 118, 108, 92, 72, 52, 37, 26, 18, 11, 0, -11, -18, -26, -33, -40, -46, -51, -55, -58, -61, MOUTH_Y,
-                 -69, -73, -77, -81, -87, -94, -102, -109, -114, -118, -124, -140, -165, -190], float)
+ROWS = np.array([124, 118, 108, 92, 72, 52, 37, 26, 18, 11, 0, -11, -18, -26, -33, -40, -46, -51, -55, -58, -61,
+                 MOUTH_Y, -69, -73, -77, -81, -87, -94, -102, -109, -114, -118, -124, -140, -165, -190], float)
 FRONT = np.array([0, 5, 11, 15, 18, MOUTH_X, 26, 30, 34, 38, 42, 49, 57, 65, 71], float)
 EYE_COLUMNS, MOUTH_COLUMNS = (18.0, 42.0), (-MOUTH_X, MOUTH_X)
 # Smooth displacement fields: centre x, centre y, radius, displacement. "R" mirrors are made from these.
@@ -73,8 +73,9 @@ def write_procedural_head(folder: Path, name: str = "tiny") -> None:
     meta = {
         "joints": {k: [x / 1e3, (y + HEIGHT) / 1e3, z / 1e3] for k, (x, y, z) in joints.items()},
         "targets": targets,
-        "parts": [{"name": m.name, "kind": m.kind, "tex": f"{name}_{m.texture}.webp", "nm": None, "nms": 0.0, "cut": 0.0,
-                   "tint": [1, 1, 1], "gloss": 1.0, "sat": 1.0, "cull": False, "cast": True, **m.look} for m in meshes],
+        "parts": [{"name": m.name, "kind": m.kind, "tex": f"{name}_{m.texture}.webp", "nm": None, "nms": 0.0,
+                   "cut": 0.0, "tint": [1, 1, 1], "gloss": 1.0, "sat": 1.0, "cull": False, "cast": True, **m.look}
+                  for m in meshes],
     }
     np.savez(folder / f"{name}.npz", meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
 
@@ -130,28 +131,26 @@ def _skin() -> _Mesh:
     lower = np.zeros(len(points), bool)
     count = len(angles)
     below = np.arange(len(points)).reshape(len(ROWS), count).copy()
-    extra, lower_extra = [], []
+    extra: list[Array] = []
     for y, (left, right), up, down in ((0.0, EYE_COLUMNS, 4.5, 3.5), (0.0, (-42.0, -18.0), 4.5, 3.5),
                                        (MOUTH_Y, MOUTH_COLUMNS, 0.25, 0.25)):
         row = int(np.argmin(np.abs(ROWS - y)))
-        for c in np.flatnonzero((flat > left + 0.1) & (flat < right - 0.1)):
+        for c in map(int, np.flatnonzero((flat > left + 0.1) & (flat < right - 0.1))):
             arch = 1.0 - ((flat[c] - (left + right) / 2.0) / ((right - left) / 2.0)) ** 2
             v = row * count + c
             below[row, c] = len(points) + len(extra)
             extra.append(points[v] - [0.0, down * arch, 0.0])
-            lower_extra.append(True)
             points[v, 1] += up * arch
     points = np.concatenate([points, np.array(extra)])
-    lower = np.concatenate([lower, np.array(lower_extra)])
+    lower = np.concatenate([lower, np.ones(len(extra), bool)])
     above = np.arange(len(ROWS) * count).reshape(len(ROWS), count)
     quads = []
+    after = np.roll(np.arange(count), -1)
     for r in range(len(ROWS) - 1):
-        for c in range(count):
-            d = (c + 1) % count
-            a, b, e, f = below[r, c], below[r, d], above[r + 1, c], above[r + 1, d]
-            quads += [(a, e, b), (b, e, f)]
+        a, b, e, f = below[r], below[r, after], above[r + 1], above[r + 1, after]
+        quads += [np.stack([a, e, b], 1), np.stack([b, e, f], 1)]
     uv = np.stack([0.5 + points[:, 0] / 200.0, 0.5 - (points[:, 1] + 20.0) / 360.0], 1)
-    mesh = _Mesh("skin", 0, points, np.array(quads), uv, "skin")
+    mesh = _Mesh("skin", 0, points, np.concatenate(quads), uv, "skin")
     mesh.morphs = _skin_morphs(points, lower)
     return mesh
 
@@ -273,7 +272,8 @@ def _textures() -> dict[str, NDArray[np.uint8]]:
     hair = np.empty((64, 64, 4))
     hair[..., :3] = np.array([74.0, 50.0, 34.0]) + rng.normal(0.0, 8.0, (1, 64, 1))
     down = np.linspace(0.0, 1.0, 64)[:, None]
-    hair[..., 3] = 255.0 * np.clip(1.6 - 1.5 * down + 0.9 * np.sin(np.arange(64) * 0.79) * np.clip(down - 0.4, 0, 1), 0, 1)
+    streaks = 0.9 * np.sin(np.arange(64) * 0.79) * np.clip(down - 0.4, 0.0, 1.0)
+    hair[..., 3] = 255.0 * np.clip(1.6 - 1.5 * down + streaks, 0.0, 1.0)
     cloth = np.full((16, 16, 4), 255.0)
     cloth[..., :3] = (64, 84, 122)
     cloth[::4, :, :3] -= 14.0
