@@ -1,0 +1,229 @@
+"""`svp`: corpus, training, rendering, evaluation, benchmarks and styles on the command line.
+
+In: arguments. Out: files, tables or JSON on standard output, progress on standard error. Every error that the project
+raises on purpose is one clear line on standard error and exit code 2. Heavy libraries are imported by the command that
+needs them, so that `svp --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from svp_stream.errors import SvpError
+
+if TYPE_CHECKING:
+    from svp_stream.config import Config
+    from svp_stream.pipeline.bench import StreetFigures
+    from svp_stream.pipeline.build import Shelf
+    from svp_stream.pipeline.engine import Engine, StyleRequest
+
+EXIT_WRONG = 2
+STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
+bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this machine.")
+styles = typer.Typer(no_args_is_help=True, help="Look at style presets.")
+app.add_typer(bench, name="bench")
+app.add_typer(styles, name="style")
+
+ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
+EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")]
+StyleOption = Annotated[str | None, typer.Option(help="Style preset: a name, or the path of an .npz file.")]
+AvatarOption = Annotated[str | None, typer.Option(help="Who is shown.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="svp")
+    except SvpError as e:
+        typer.echo(f"svp: {e}", err=True)
+        sys.exit(EXIT_WRONG)
+    except BrokenPipeError:  # `svp ... | head`: whoever read has seen enough
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.command()
+def corpus(
+    avatars: Annotated[Path, typer.Option(envvar="SVP_AVATARS", help="Folder of heads.")],
+    out: Annotated[Path, typer.Option(help="Folder of the corpus; what is there is kept.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/corpus.yaml.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    only: Annotated[Literal["speech", "rendered"] | None, typer.Option(help="Without pictures, or with.")] = None,
+) -> None:
+    """Render talking heads with their truth: MP4, matte and sidecar. Goes on where it was cut off."""
+    from svp_stream.synthetic.corpus import CorpusConfig, make_corpus
+
+    _log()
+    make_corpus(CorpusConfig() if config is None else CorpusConfig.load(config), avatars, out, workers, only)
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
+    corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
+    out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
+) -> None:
+    """Train one stage of the model. Goes on where it was cut off."""
+    from svp_stream.training.stages import run
+
+    _log()
+    run(stage, config, corpus, out, minutes)
+
+
+@app.command()
+def render(
+    speech: Annotated[Path, typer.Argument(help="Any file with sound that FFmpeg reads.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The film, an .mp4 file.")],
+    style: StyleOption = None,
+    avatar: AvatarOption = None,
+    strength: Annotated[float | None, typer.Option(help="Weight of the style, 0 to 2.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="How freely it is sampled, 0 to 1.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    engine: EngineOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Make a film of the avatar saying a recording, through the very same session as live speech."""
+    from svp_stream.pipeline import build, offline
+
+    config, made, shelf = _street(profile, engine)
+    request = _style(config, shelf, style, strength, temperature)
+    who = build.first_avatar(config, made) if avatar is None else avatar
+    with _bar(speech.name) as progress:
+        film = offline.render(
+            speech, out, made, request, who,
+            vad=build.build_vad(config), rule=build.build_rule(config), seed=seed, progress=progress,
+        )  # fmt: skip
+    typer.echo(f"{film.path}: {film.frames} frames, {film.seconds:.2f} s, style {request.name}, avatar {who}")
+
+
+@bench.command("street")
+def bench_street(
+    speech: Annotated[Path | None, typer.Option(help="A recording; made-up syllables without one.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=40, help="How much of it.")] = 20.0,
+    effort: Annotated[int, typer.Option(min=0, max=4, help="Rung of the ladder.")] = 0,
+    style: StyleOption = None,
+    avatar: AvatarOption = None,
+    engine: EngineOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Milliseconds for each stage and frames a second: one session at full speed."""
+    from svp_stream.pipeline import bench, build
+
+    config, made, shelf = _street(profile, engine)
+    figures = bench.run_street(
+        made,
+        build.build_vad(config),
+        _style(config, shelf, style, None, None),
+        build.first_avatar(config, made) if avatar is None else avatar,
+        bench.syllables(seconds) if speech is None else bench.read_speech(speech, seconds),
+        rule=build.build_rule(config),
+        effort=effort,
+        backend="none" if made.name == "noop" else build.build_backend(config),
+    )
+    typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else _street_table(figures))
+
+
+@styles.command("list")
+def style_list(engine: EngineOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
+    """The presets there are, with what they say of themselves."""
+    _, _, shelf = _street(profile, engine)
+    presets = [shelf.get(name) for name in shelf.names()]
+    if as_json:
+        typer.echo(json.dumps([{"name": p.name, "description": p.description} for p in presets], indent=2))
+        return
+    width = max((len(p.name) for p in presets), default=0)
+    typer.echo("\n".join(f"{p.name:<{width}}  {p.description}" for p in presets) or "no presets")
+
+
+@styles.command("show")
+def style_show(
+    name: Annotated[str, typer.Argument(help="A name, or the path of an .npz file.")],
+    engine: EngineOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """One preset as JSON."""
+    import numpy as np
+
+    _, _, shelf = _street(profile, engine)
+    p = shelf.get(name)
+    told = {
+        "name": p.name, "description": p.description, "prior": p.prior, "dimensions": len(p.mu),
+        "temperature": p.temperature, "strength": p.strength, "thumbnail": p.thumbnail is not None,
+        "mu_norm": round(float(np.linalg.norm(p.mu)), 4),
+        "sigma_mean": round(float(np.exp(0.5 * p.log_var).mean()), 4), "extra": sorted(p.extra),
+    }  # fmt: skip
+    typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+
+
+def _street(profile: Path | None, engine: str | None) -> tuple[Config, Engine, Shelf]:
+    from svp_stream.config import load_config
+    from svp_stream.pipeline import build
+
+    config = load_config(profile)
+    build.set_threads(config, engine)
+    made = build.build_engine(config, engine)
+    return config, made, build.build_shelf(config, made, allow_paths=True)
+
+
+def _style(
+    config: Config, shelf: Shelf, name: str | None, strength: float | None, temperature: float | None
+) -> StyleRequest:
+    from svp_stream.pipeline import build
+
+    own = config.style
+    return build.style_request(
+        shelf,
+        own.default if name is None else name,
+        own.strength if strength is None else strength,
+        own.temperature if temperature is None else temperature,
+    )
+
+
+def _street_table(f: StreetFigures) -> str:
+    m = f.machine
+    rows = [
+        f"engine {f.engine}, backend {f.backend}, effort {f.effort}, {f.frames} frames of {f.seconds:.1f} s",
+        f"{m.processor}, {m.cores} cores, torch {m.torch} with {m.torch_threads} threads, load {m.load}",
+        "",
+        f"{'ms a frame':<20}{'mean':>8}{'p50':>8}{'p95':>8}",
+        *(f"{name:<20}{t.mean_ms:>8.2f}{t.p50_ms:>8.2f}{t.p95_ms:>8.2f}" for name, t in f.stages.items()),
+        "",
+        f"{f.fps:.1f} frames a second, {f.realtime:.1f} x real time, declared latency {f.latency_ms:.1f} ms",
+    ]
+    return "\n".join(rows)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[float, float | None], None]]:
+    """A progress bar on standard error, by seconds of sound."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.1f} s"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
