@@ -164,7 +164,7 @@ def run_stage(stage: TrainingStage, config: LoopConfig, out: Path, *, minutes: f
         now = time.monotonic()
         run.seconds += now - began
         if now - last_log >= config.log_every_s or run.step == 1:
-            head = {"step": run.step, "s": round(run.seconds, 1), "progress": progress, "loss": float(loss)}
+            head = {"step": run.step, "s": round(run.seconds, 1), "progress": progress, "loss": float(loss.detach())}
             _report(out, head | {"norm": float(norm)} | logs)
             last_log = now
         if now - last_sheet >= config.sheet_every_s:
