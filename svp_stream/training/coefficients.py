@@ -45,7 +45,7 @@ class CoefficientConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     encoder: Path | None = Field(default=None, description="audio_encoder.safetensors; none: from the run `audio`")
-    takes: int = Field(default=700, ge=4)
+    takes: int = Field(default=600, ge=4)
     held_out_takes: int = Field(default=48, ge=4)
     sentences_per_take: int = Field(default=2, ge=1, le=6)
     pause_s: tuple[float, float] = (0.15, 1.3)

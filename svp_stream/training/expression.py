@@ -1,0 +1,231 @@
+"""Stage `expression`: the frame conditioner and the style projection learn to move a face from speech and style.
+
+In: takes of speech, the frozen style prior. Out: `conditioner.safetensors` with both modules. A style is always given
+as a sample of the posterior of *another* clip, so that it can carry no words. Look-ahead is drawn for each clip.
+Strength is taught as a caricature: with strength k the truth is `plain + k (styled - plain)`, with none the plain face.
+Loss: Huber on coefficients in units of their deviation, the same on velocity and acceleration (frames know nothing of
+one another, so smoothness is taught), and the gap between the lips, which counts more where they must meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from svp_stream.arkit import SPEECH, SPEECH_INDEX, UPPER
+from svp_stream.diffusion.conditioner import KIND, Conditioner, ConditionerConfig, gather_windows
+from svp_stream.packets import Float32
+from svp_stream.style.prior import StyleEncoder, load_prior
+from svp_stream.style.projection import ProjectionConfig, StyleProjection
+from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
+from svp_stream.training.expression_check import check, draw_check
+from svp_stream.training.loop import Batch, LoopConfig
+from svp_stream.training.style_prior import stack, two_cuts
+from svp_stream.weights_file import save_weights, sha256
+
+WEIGHTS: Final = "conditioner.safetensors"
+PLAIN: Final = NAMED["neutral"]
+JAW, CLOSE = SPEECH_INDEX["jawOpen"], SPEECH_INDEX["mouthClose"]
+
+
+class ExpressionTrainConfig(BaseModel):
+    """Profile `configs/train/expression.yaml`; the loop's batch counts clips."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    loop: LoopConfig = LoopConfig.model_validate(
+        {"steps": 3000, "batch": 16, "lr": 1e-3, "warmup": 80, "weight_decay": 0.01, "ema": 0.997, "precision": "fp32"}
+    )
+    data: CoefficientConfig = CoefficientConfig()
+    prior: Path | None = Field(default=None, description="style_prior.safetensors; none: from the run `style-prior`")
+    dim: int = Field(default=128, ge=8)
+    layers: int = Field(default=3, ge=1)
+    tokens: int = Field(default=8, ge=1)
+    style_tokens: int = Field(default=4, ge=1)
+    frames: int = Field(default=20, ge=4, description="consecutive frames of a clip")
+    styles: int = Field(default=240, ge=len(TRAINING_STYLES), description="styles to sample from, named ones first")
+    style_clips: int = Field(default=4, ge=2, description="clips that each style is known from")
+    style_frames: int = Field(default=72, ge=16)
+    named_share: float = Field(default=0.5, ge=0, le=1)
+    null_share: float = Field(default=0.1, ge=0, le=1)
+    caricature_share: float = Field(default=0.25, ge=0, le=1)
+    noisy_share: float = Field(default=0.4, ge=0, le=1)
+    velocity: float = Field(default=1.0, ge=0)
+    acceleration: float = Field(default=0.3, ge=0)
+    closure: float = Field(default=2.0, ge=0)
+    upper_weight: float = Field(default=0.4, gt=0)
+
+
+class ExpressionModel(nn.Module):
+    """Projection and conditioner, trained together."""
+
+    def __init__(self, conditioner: ConditionerConfig, projection: ProjectionConfig) -> None:
+        super().__init__()
+        self.conditioner = Conditioner(conditioner)
+        self.projection = StyleProjection(projection)
+
+    def forward(self, audio: Tensor, heard: Tensor, s: Tensor, styled: Tensor, strength: Tensor) -> Tensor:
+        """audio [B, F, W, A], heard [B, F, W], s [B, D], styled [B] (0: null style), strength [B] -> [B, F, 42]."""
+        b, f = audio.shape[:2]
+        style = self.projection(s) * styled[:, None, None]
+        rows = (x.repeat_interleave(f, dim=0) for x in (style, strength))
+        expression: Tensor = self.conditioner(audio.flatten(0, 1), heard.flatten(0, 1), *rows).expression
+        return expression.reshape(b, f, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStyle:
+    """A style and the posteriors of some of its clips, float32 [N, D] each."""
+
+    style: SpeakingStyle
+    mu: Float32
+    log_var: Float32
+
+    def draw(self, rng: np.random.Generator) -> Float32:
+        """s = mu + t sigma eps of a random clip, with a random temperature t in [0, 1]."""
+        i = int(rng.integers(len(self.mu)))
+        eps = rng.standard_normal(self.mu.shape[1]) * rng.random()
+        return np.asarray(self.mu[i] + np.exp(self.log_var[i] / 2) * eps, dtype=np.float32)
+
+
+@torch.no_grad()
+def know(
+    encoder: StyleEncoder, style: SpeakingStyle, takes: Sequence[Take], frames: int, rng: np.random.Generator
+) -> KnownStyle:
+    """The posterior of one clip from each of `takes`, spoken in `style`."""
+    b = stack([two_cuts(take, style, frames, rng)[0] for take in takes])
+    mu, log_var = encoder(b["expression"], b["audio"], b["mask"])
+    return KnownStyle(style, mu.numpy(), log_var.numpy())
+
+
+class ExpressionStage:
+    """See the card."""
+
+    def __init__(self, config: ExpressionTrainConfig, bank: CoefficientBank, encoder: StyleEncoder, prior: str) -> None:
+        self.config, self.bank, self.encoder, self.prior = config, bank, encoder, prior
+        style_dim = encoder.config.style_dim
+        self._model = ExpressionModel(
+            ConditionerConfig(audio_dim=bank.audio_dim, dim=config.dim, layers=config.layers, tokens=config.tokens,
+                              style_dim=config.dim),
+            ProjectionConfig(style_dim=style_dim, tokens=config.style_tokens, width=config.dim),
+        )
+        self.known = self._know_styles()
+        mean, self.deviation = self._statistics()
+        with torch.no_grad():
+            self._model.conditioner.express.bias.copy_(mean)
+            self._model.conditioner.express.weight.mul_(self.deviation[:, None])
+        self.weight = torch.ones(len(SPEECH))
+        self.weight[[SPEECH_INDEX[n] for n in UPPER]] = config.upper_weight
+
+    def _know_styles(self) -> list[KnownStyle]:
+        c = self.config
+        rng = np.random.default_rng([c.data.seed, 21])
+        talking = [t for t in self.bank.train if not t.silent().all()]
+        styles = [NAMED[n] for n in TRAINING_STYLES]
+        styles += [sample(rng) for _ in range(c.styles - len(styles))]
+        clips = [[talking[i] for i in rng.integers(len(talking), size=c.style_clips)] for _ in styles]
+        return [know(self.encoder, s, takes, c.style_frames, rng) for s, takes in zip(styles, clips, strict=True)]
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean [42] and deviation [42] of the coefficients over styles; a nearly still one counts as moving by 0.03."""
+        rng = np.random.default_rng([self.config.data.seed, 22])
+        takes = rng.integers(len(self.bank.train), size=40)
+        faces = [self.bank.train[i].expression(self.known[k % len(self.known)].style, rng) for k, i in enumerate(takes)]
+        every = torch.from_numpy(np.concatenate(faces))
+        return every.mean(0), every.std(0).clamp(min=0.03)
+
+    @property
+    def model(self) -> nn.Module:
+        """See TrainingStage."""
+        return self._model
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """`size` clips of F consecutive frames."""
+        rows = [self._clip(rng) for _ in range(size)]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _clip(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """One clip: windows, a style seen on other words, and the face that belongs to both."""
+        c = self.config
+        take = self.bank.train[int(rng.integers(len(self.bank.train)))]
+        named = rng.random() < c.named_share
+        known = self.known[int(rng.integers(len(TRAINING_STYLES) if named else len(self.known)))]
+        start = int(rng.integers(max(take.frames - c.frames, 0) + 1))
+        frames = np.minimum(np.arange(start, start + c.frames), take.frames - 1)
+        audio = take.audio(int(rng.random() < c.noisy_share))
+        ahead = int(rng.choice(4, p=[0.12, 0.2, 0.5, 0.18]))
+        windows, heard = gather_windows(
+            torch.from_numpy(audio), torch.from_numpy(frames), ahead, self._model.conditioner.config
+        )
+        draw = rng.random()
+        styled, strength = float(draw >= c.null_share), 1.0
+        if c.null_share <= draw < c.null_share + c.caricature_share:
+            strength = float(rng.uniform(0, 2))
+        target = self._target(take, known.style, styled * strength, int(rng.integers(2**31)))
+        return {
+            "audio": windows, "heard": heard, "s": torch.from_numpy(known.draw(rng)), "styled": torch.tensor(styled),
+            "strength": torch.tensor(strength), "target": torch.from_numpy(target[frames]),
+        }
+
+    @staticmethod
+    def _target(take: Take, style: SpeakingStyle, strength: float, seed: int) -> Float32:
+        """The face [T, 42] at a strength; plain and styled share what chance decides."""
+        styled = take.expression(style, np.random.default_rng(seed)) if strength else np.zeros(())
+        if strength == 1.0:
+            return np.asarray(styled, dtype=np.float32)
+        plain = take.expression(PLAIN, np.random.default_rng(seed))
+        return np.asarray(np.clip(plain + strength * (styled - plain), 0, 1), dtype=np.float32)
+
+    def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """See the card."""
+        c, truth = self.config, batch["target"]
+        guess = model(batch["audio"], batch["heard"], batch["s"], batch["styled"], batch["strength"])
+        error = (guess - truth) / self.deviation
+        value = (self.weight * F.huber_loss(error, torch.zeros_like(error), reduction="none")).mean()
+        velocity, acceleration = (error.diff(n=n, dim=1) for n in (1, 2))
+        speed = (self.weight * F.huber_loss(velocity, torch.zeros_like(velocity), reduction="none")).mean()
+        smooth = (self.weight * acceleration.square()).mean()
+        gap, true_gap = (x[..., JAW] - x[..., CLOSE] for x in (guess, truth))
+        shut = (truth[..., CLOSE] / truth[..., JAW].clamp(min=0.02)).clamp(max=1)
+        lips = ((1 + 3 * shut) * (gap - true_gap).abs()).mean() / self.deviation[JAW]
+        total = value + c.velocity * speed + c.acceleration * smooth + 0.25 * c.closure * lips
+        return total, {"value": value.item(), "velocity": speed.item(), "lips": lips.item()}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """See `expression_check.check`."""
+        assert isinstance(model, ExpressionModel)
+        return check(model, self.encoder, self.bank)
+
+    def sheet(self, model: nn.Module, path: Path) -> None:
+        """Curves of a held-out sentence in three styles."""
+        assert isinstance(model, ExpressionModel)
+        draw_check(model, self.encoder, self.bank, path)
+
+    def export(self, model: nn.Module, out: Path) -> None:
+        """Write `conditioner.safetensors`: both modules, their sizes and the hash of the prior that they speak for."""
+        assert isinstance(model, ExpressionModel)
+        config = {
+            "conditioner": asdict(model.conditioner.config), "projection": asdict(model.projection.config),
+            "prior": self.prior,
+        }
+        save_weights(out / WEIGHTS, KIND, config, model.state_dict(), half=True)
+
+
+def make_expression_stage(config: ExpressionTrainConfig, corpus: Path, out: Path) -> ExpressionStage:
+    """The stage over speech made on the spot; `corpus` has pixels, which this stage does not need.
+
+    Raises WeightsError when the audio encoder or the style prior is missing.
+    """
+    heard = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors"
+    prior = config.prior or out.parent / "style-prior" / "style_prior.safetensors"
+    encoder = load_prior(prior).encoder
+    return ExpressionStage(config, load_bank(config.data, heard, out.parent / "coefficients"), encoder, sha256(prior))

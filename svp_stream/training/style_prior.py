@@ -1,0 +1,325 @@
+"""Stage `style-prior`: clips of one manner of speaking come together as Gaussians, clips of others move apart.
+
+In: takes of speech, articulated in named and sampled styles. Out: `style_prior.safetensors`, whose SHA-256 is the
+`prior` that presets carry. Every batch says the same few takes in every style, so that words and voices cannot tell
+styles apart; half of the takes are heard noisy. Some clips are short or corrupted: only a larger sigma answers those.
+Loss: InfoNCE over a distance of Gaussians + KL + reconstruction of another clip of the style (METHOD 1.5). At export a
+linear map from mu to the `Manner` of motion is fitted in closed form (ridge regression) and kept in the same file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from svp_stream.arkit import SPEECH
+from svp_stream.motion.manner import MANNER_DIM
+from svp_stream.packets import Float32
+from svp_stream.style.distance import DISTANCES, DistanceName
+from svp_stream.style.prior import PriorConfig, StylePrior, draw, load_prior, save_prior
+from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.training import curves
+from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
+from svp_stream.training.loop import Batch, LoopConfig
+from svp_stream.training.losses_style import Temperature, contrastive_loss, kl_to_standard, reconstruction_loss
+from svp_stream.training.sheets import write_png
+
+logger = logging.getLogger(__name__)
+WEIGHTS: Final = "style_prior.safetensors"
+STATISTICS_TAKES: Final = 24
+CROWD: Final = 60
+"""Sampled styles that retrieval is made hard with; chance is one in this many."""
+
+
+class StylePriorTrainConfig(BaseModel):
+    """Profile `configs/train/style-prior.yaml`; the loop's batch counts styles."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    loop: LoopConfig = LoopConfig.model_validate(
+        {"steps": 1500, "batch": 12, "lr": 4e-4, "warmup": 60, "weight_decay": 0.01, "ema": 0.995, "precision": "fp32"}
+    )
+    data: CoefficientConfig = CoefficientConfig()
+    width: int = Field(default=128, ge=8)
+    layers: int = Field(default=3, ge=1)
+    style_dim: int = Field(default=128, ge=8)
+    decoder_layers: int = Field(default=3, ge=1)
+    frames: int = Field(default=72, ge=16, description="length of a clip")
+    takes: int = Field(default=8, ge=2, description="different takes in a batch")
+    named_share: float = Field(default=0.5, ge=0, le=1)
+    distance: DistanceName = "bhatt"
+    kl: tuple[float, float] = (1e-4, 1e-3)
+    reconstruction: float = Field(default=0.7, ge=0)
+    short_share: float = Field(default=0.25, ge=0, le=1)
+    noisy_share: float = Field(default=0.12, ge=0, le=1)
+    ridge: float = Field(default=1.0, gt=0)
+    manner_styles: int = Field(default=400, ge=20, description="styles that the map to Manner is fitted on")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A piece of a take in some style: expression [T, 42] and audio features [T, A], T the same for a whole batch;
+    the first `length` frames count."""
+
+    expression: Float32
+    audio: Float32
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """Gaussians of several clips, float32 [N, D] each, and the style of each clip."""
+
+    mu: Tensor
+    log_var: Tensor
+    labels: Tensor
+
+
+class PriorModel(nn.Module):
+    """What is trained: the prior and the temperature of its contrast."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.prior = StylePrior(config)
+        self.temperature = Temperature()
+
+
+def cut(take: Take, expression: Float32, start: int, frames: int, variant: int) -> Clip:
+    """`frames` frames from `start`; the last frame is held where the take is shorter, and does not count."""
+    at = np.arange(start, start + frames)
+    inside = np.minimum(at, take.frames - 1)
+    return Clip(expression[inside], take.features(variant)[inside], int(min(frames, take.frames - start)))
+
+
+def two_cuts(take: Take, style: SpeakingStyle, frames: int, rng: np.random.Generator) -> list[Clip]:
+    """Two clips of one take that do not overlap, when it is long enough; else they may, for the words are the same."""
+    expression, variant = take.expression(style, rng), int(rng.integers(take.tokens.shape[0]))
+    spare = take.frames - 2 * frames
+    if spare < 0:
+        starts = [int(rng.integers(max(take.frames - frames, 0) + 1)) for _ in range(2)]
+    else:
+        first = int(rng.integers(spare + 1))
+        starts = [first, first + frames + int(rng.integers(spare - first + 1))]
+    return [cut(take, expression, start, frames, variant) for start in starts]
+
+
+class StylePriorStage:
+    """See the card."""
+
+    def __init__(self, config: StylePriorTrainConfig, bank: CoefficientBank) -> None:
+        self.config, self.bank = config, bank
+        sizes = PriorConfig(
+            expression_dim=len(SPEECH), audio_dim=bank.audio_dim, width=config.width, layers=config.layers,
+            style_dim=config.style_dim, decoder_layers=config.decoder_layers, manner_dim=MANNER_DIM,
+        )
+        self._model = PriorModel(sizes)
+        self._set_statistics()
+        self.check_takes = [t for t in bank.held_out if not t.silent().all()][:24]
+
+    def _set_statistics(self) -> None:
+        """Mean and deviation of the coefficients over training takes and styles."""
+        rng = np.random.default_rng([self.config.data.seed, 11])
+        takes = [self.bank.train[i] for i in rng.integers(len(self.bank.train), size=STATISTICS_TAKES)]
+        faces = [t.expression(style, rng) for t in takes for style in self.styles(rng, 2)]
+        every = torch.from_numpy(np.concatenate(faces))
+        # Rare movements must not be blown up to thousands of deviations.
+        self._model.prior.encoder.set_statistics(every.mean(0), every.std(0).clamp(min=0.02))
+
+    @property
+    def model(self) -> nn.Module:
+        """See TrainingStage."""
+        return self._model
+
+    def styles(self, rng: np.random.Generator, count: int) -> list[SpeakingStyle]:
+        """Different training styles, some named, the others sampled between them."""
+        named = min(round(count * self.config.named_share), len(TRAINING_STYLES))
+        chosen = rng.choice(len(TRAINING_STYLES), named, replace=False)
+        return [NAMED[TRAINING_STYLES[i]] for i in chosen] + [sample(rng) for _ in range(count - named)]
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """`size` styles x 4 clips: two takes each out of the batch's few, two clips of each take."""
+        c = self.config
+        some = [self.bank.train[i] for i in rng.integers(len(self.bank.train), size=c.takes)]
+        clips, labels, partners = [], [], []
+        for label, style in enumerate(self.styles(rng, size)):
+            for j in rng.choice(c.takes, 2, replace=False):
+                clips += [self._spoil(clip, rng) for clip in two_cuts(some[j], style, c.frames, rng)]
+            labels += [label] * 4
+            partners += [4 * label + k for k in (2, 3, 0, 1)]
+        return stack(clips) | {"labels": torch.tensor(labels), "partners": torch.tensor(partners)}
+
+    def _spoil(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        """Sometimes shorter, sometimes with a jittery, half-blind expression, as a tracker gives for bad video."""
+        length, expression = clip.length, clip.expression
+        if rng.random() < self.config.short_share:
+            length = min(length, int(rng.integers(6, self.config.frames // 2)))
+        if rng.random() < self.config.noisy_share:
+            noise = rng.standard_normal(expression.shape) * rng.uniform(0.03, 0.15)
+            expression = np.where(rng.random(expression.shape[1]) < 0.2, 0, expression + noise).astype(np.float32)
+        return Clip(expression, clip.audio, length)
+
+    def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Contrast + KL + reconstruction of the partner clip, which says other words in the same style."""
+        assert isinstance(model, PriorModel)
+        c, prior, mask = self.config, model.prior, batch["mask"]
+        mu, log_var = prior.encoder(batch["expression"], batch["audio"], mask)
+        contrast = contrastive_loss(mu, log_var, batch["labels"], c.distance, model.temperature())
+        kl = kl_to_standard(mu, log_var)
+        other = batch["partners"]
+        s = draw(mu, log_var, torch.randn_like(mu))
+        truth = prior.encoder.standardise(batch["expression"][other])
+        rebuilt = reconstruction_loss(prior.decoder(batch["audio"][other], s), truth, mask[other])
+        beta = c.kl[0] + (c.kl[1] - c.kl[0]) * min(1.0, 2 * progress)
+        total = contrast + beta * kl + c.reconstruction * rebuilt
+        return total, {
+            "contrast": contrast.item(), "rebuilt": rebuilt.item(), "kl": kl.item(),
+            "sigma": (log_var / 2).exp().mean().item(), "tau": model.temperature().item(),
+        }
+
+    def posterior(
+        self, model: nn.Module, styles: Sequence[SpeakingStyle], takes: Sequence[Take], frames: int, seed: int
+    ) -> Posterior:
+        """Every style in every take, one clip each."""
+        assert isinstance(model, PriorModel)
+        rng = np.random.default_rng([self.config.data.seed, 12, seed])
+        gaussians, labels = [], []
+        for label, style in enumerate(styles):
+            clips = [two_cuts(take, style, frames, rng)[0] for take in takes]
+            b = stack(clips)
+            with torch.no_grad():
+                gaussians.append(model.prior.encoder(b["expression"], b["audio"], b["mask"]))
+            labels += [label] * len(clips)
+        mu, log_var = (torch.cat(parts) for parts in zip(*gaussians, strict=True))
+        return Posterior(mu, log_var, torch.tensor(labels))
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """On held-out takes: retrieval and nearest centroid among all named styles, for training and held-out ones,
+        both with shuffled labels as control; retrieval in a crowd of sampled styles, which lie between the named ones
+        and are hard to tell apart, from whole and from half-second clips; sigma of short against long clips."""
+        half = len(self.check_takes) // 2
+        first, second = self.check_takes[:half], self.check_takes[half:]
+        seen = [NAMED[n] for n in TRAINING_STYLES]
+        every = seen + [NAMED[n] for n in HELD_OUT_STYLES]
+        query, gallery = (self.posterior(model, every, t, self.config.frames, i) for i, t in enumerate((first, second)))
+        hits = self._retrieval(query, gallery)
+        unseen = query.labels >= len(seen)
+        shuffled = Posterior(gallery.mu, gallery.log_var, gallery.labels[_permutation(len(gallery.labels))])
+        figures = {
+            "r1": float(hits[~unseen].mean()), "r1_held_out_styles": float(hits[unseen].mean()),
+            "r1_shuffled": float(self._retrieval(query, shuffled).mean()),
+            "centroid": float(_nearest_centroid(query, gallery).mean()),
+            "centroid_held_out_styles": float(_nearest_centroid(query, gallery)[unseen].mean()),
+            "centroid_shuffled": float(_nearest_centroid(query, shuffled).mean()), "chance": 1 / len(every),
+        }
+        crowd = [sample(np.random.default_rng([14, i])) for i in range(CROWD)]
+        known = self.posterior(model, crowd, second[:3], self.config.frames, 3)
+        for frames in (12, self.config.frames):
+            asked = self.posterior(model, crowd, first[:2], frames, 4)
+            figures[f"r1_crowd_{frames}"] = float(self._retrieval(asked, known).mean())
+        for frames in (8, 24, self.config.frames):
+            found = self.posterior(model, seen, second[:4], frames, 2)
+            figures[f"sigma_{frames}"] = float((found.log_var / 2).exp().mean())
+        figures["sigma_short_to_long"] = figures["sigma_8"] / figures[f"sigma_{self.config.frames}"]
+        return figures
+
+    def _retrieval(self, query: Posterior, gallery: Posterior) -> Tensor:
+        """Float [N], 1 where the nearest clip of the gallery has the query's style."""
+        far = DISTANCES[self.config.distance](query.mu, query.log_var, gallery.mu, gallery.log_var)
+        return (gallery.labels[far.argmin(1)] == query.labels).float()
+
+    def sheet(self, model: nn.Module, path: Path) -> None:
+        """Held-out words rebuilt in named styles from mu alone: jaw, smile and inner brow against the truth."""
+        assert isinstance(model, PriorModel)
+        take, rng = self.check_takes[0], np.random.default_rng(5)
+        rows = []
+        for name in ("warm", "angry", "mumble", *HELD_OUT_STYLES[:1]):
+            found = self.posterior(model, [NAMED[name]], self.check_takes[1:5], self.config.frames, 3)
+            truth = take.expression(NAMED[name], rng)
+            with torch.no_grad():
+                z = model.prior.decoder(torch.from_numpy(take.features())[None], found.mu.mean(0, keepdim=True))
+            guess = model.prior.encoder.restore(z)[0].numpy()
+            chosen = [SPEECH.index(n) for n in ("jawOpen", "mouthSmileLeft", "browInnerUp")]
+            rows.append([
+                curves.Panel(f"{name} {SPEECH[i]}", {"true": truth[:, i], "rebuilt": guess[:, i]}) for i in chosen
+            ])
+        write_png(path, curves.draw(rows, width=420))
+
+    def export(self, model: nn.Module, out: Path) -> None:
+        """Fit the map to Manner, then write `style_prior.safetensors`."""
+        assert isinstance(model, PriorModel)
+        logger.info("manner: held-out R^2 %.3f", self.fit_manner(model))
+        digest = save_prior(out / WEIGHTS, model.prior)
+        logger.info("style prior %s", digest)
+
+    def fit_manner(self, model: nn.Module) -> float:
+        """Ridge regression of mu to Manner over named and sampled styles; returns R^2 on a fifth that is left out."""
+        assert isinstance(model, PriorModel)
+        rng = np.random.default_rng([self.config.data.seed, 13])
+        styles = [NAMED[n] for n in TRAINING_STYLES] * 3
+        styles += [sample(rng) for _ in range(self.config.manner_styles - len(styles))]
+        talking = [t for t in self.bank.train if not t.silent().all()]
+        mu = []
+        for i, style in enumerate(styles):
+            takes = [talking[j] for j in rng.integers(len(talking), size=3)]
+            mu.append(self.posterior(model, [style], takes, self.config.frames, i).mu.mean(0))
+        x, y = torch.stack(mu).double(), torch.from_numpy(np.stack([s.manner.vector() for s in styles])).double()
+        held = torch.from_numpy(rng.permutation(len(styles)) < len(styles) // 5)
+        weight, bias = ridge(x[~held], y[~held], self.config.ridge)
+        error = (y[held] - x[held] @ weight.T - bias).square().sum(0)
+        r2 = 1 - error / (y[held] - y[~held].mean(0)).square().sum(0)
+        weight, bias = ridge(x, y, self.config.ridge)
+        with torch.no_grad():
+            model.prior.manner.weight.copy_(weight)
+            model.prior.manner.bias.copy_(bias)
+        return float(r2.mean())
+
+
+def ridge(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """Closed-form ridge regression x [N, D] to y [N, M]: weight [M, D] and bias [M]; the bias is not penalised."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    centred = x - mean_x
+    gram = centred.T @ centred + penalty * torch.eye(x.shape[1], dtype=x.dtype)
+    weight = torch.linalg.solve(gram, centred.T @ (y - mean_y)).T
+    return weight, mean_y - weight @ mean_x
+
+
+def stack(clips: Sequence[Clip]) -> Batch:
+    """Clips of equal T to expression [B, T, 42], audio [B, T, A] and mask [B, T]."""
+    frames = clips[0].expression.shape[0]
+    lengths = torch.tensor([clip.length for clip in clips])
+    return {
+        "expression": torch.from_numpy(np.stack([clip.expression for clip in clips])),
+        "audio": torch.from_numpy(np.stack([clip.audio for clip in clips])),
+        "mask": torch.arange(frames)[None] < lengths[:, None],
+    }
+
+
+def _permutation(n: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))
+
+
+def _nearest_centroid(query: Posterior, gallery: Posterior) -> Tensor:
+    """Float [N], 1 where the nearest mean of a style, over the gallery's clips, is that of the query."""
+    count = int(gallery.labels.max()) + 1
+    centres = torch.stack([gallery.mu[gallery.labels == k].mean(0) for k in range(count)])
+    return (torch.cdist(query.mu, centres).argmin(1) == query.labels).float()
+
+
+def make_style_prior_stage(config: StylePriorTrainConfig, corpus: Path, out: Path) -> StylePriorStage:
+    """The stage over speech made on the spot; `corpus` has pixels, which this stage does not need.
+
+    The audio encoder is `config.data.encoder` or that of the run beside `out`. Raises WeightsError when it is missing.
+    """
+    encoder = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors"
+    return StylePriorStage(config, load_bank(config.data, encoder, out.parent / "coefficients"))
+
+
+__all__ = ["PriorModel", "StylePriorStage", "StylePriorTrainConfig", "load_prior", "make_style_prior_stage", "ridge"]
