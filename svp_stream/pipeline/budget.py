@@ -2,7 +2,7 @@
 
 Rungs: 0 full quality, 1 fewer steps, 2 reuse deep features, 3 reuse the latent, 4 repeat the frame (see `FaceStream`).
 In: how far behind its due time the work is (ticks) and what the last frame cost (ms). Out: the rung to work at.
-Remembers: the rung, a moving mean of the cost, how long it has been calm. Latency: none. Pure: no clock is read here.
+Remembers: the rung, the latest costs, how long it has been calm. Latency: none. Pure: no clock is read here.
 
 Worse is quick, better is slow: one rung worse when work is late or its mean cost exceeds the allowance; frames are
 repeated while far behind; one rung better only after a calm stretch, which doubles each time that a return to better
@@ -11,7 +11,7 @@ quality did not last (so that the picture does not flap between two rungs).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -91,8 +91,10 @@ class Budget:
     slow for every other rung, made and repeated frames therefore alternate: fewer frames a second, the same latency.
     """
 
-    SMOOTHING = 0.25
-    """Weight of the newest cost in the moving mean."""
+    WINDOW = 8
+    """Costs remembered on a rung. The dearest of them does not count: a stall says nothing about the rung."""
+    KNOWN = 3
+    """So many costs say what a rung costs."""
 
     def __init__(self, ladder: Ladder | None = None) -> None:
         self.ladder = ladder or Ladder()
@@ -104,7 +106,7 @@ class Budget:
         """Full quality, nothing known of the cost; the drop counts stay."""
         self._made = FULL
         self._catching_up = False
-        self._mean_ms: float | None = None
+        self._costs_ms: deque[float] = deque(maxlen=self.WINDOW)
         self._on_rung_ms = 0.0
         self._calm_ms = 0.0
         self._patience_ms = self.ladder.calm_ms
@@ -133,22 +135,29 @@ class Budget:
             self._catching_up = late
             return self.rung
         self._observe(frame_ms, frames)
+        share = self._cost_ms() / allowance_ms
         lost = behind_ticks > ms_to_ticks(self.ladder.lost_ms)
         if self.ladder.worst == REPEAT and (lost or (late and self._made == self._worst_made)):
             self._catching_up = True
+            if share > self.ladder.busy_share and len(self._costs_ms) >= self.KNOWN:
+                self._move(self._made + 1)
         elif late:
             self._calm_ms = 0.0
             self._move(self._made + (self._on_rung_ms >= self.ladder.settle_ms))
         else:
-            self._weigh((self._mean_ms or 0.0) / allowance_ms, frames * ticks_to_ms(FRAME_TICKS))
+            self._weigh(share, frames * ticks_to_ms(FRAME_TICKS))
         return self.rung
 
     def _observe(self, frame_ms: float, frames: int) -> None:
         media_ms = frames * ticks_to_ms(FRAME_TICKS)
-        mean = frame_ms if self._mean_ms is None else self._mean_ms
-        self._mean_ms = mean + self.SMOOTHING * (frame_ms - mean)
+        self._costs_ms.append(frame_ms)
         self._on_rung_ms += media_ms
         self._since_better_ms += media_ms
+
+    def _cost_ms(self) -> float:
+        """What a frame costs on this rung: the mean without the dearest."""
+        costs = self._costs_ms
+        return costs[0] if len(costs) == 1 else (sum(costs) - max(costs)) / (len(costs) - 1)
 
     def _weigh(self, share: float, media_ms: float) -> None:
         """In time: judge by the mean cost as a `share` of the allowance."""
@@ -169,5 +178,5 @@ class Budget:
             self._since_better_ms = 0.0
         if rung != self._made:
             self._made = rung
-            self._mean_ms = None
+            self._costs_ms.clear()
             self._on_rung_ms = self._calm_ms = 0.0
