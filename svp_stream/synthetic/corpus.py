@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from svp_stream.clock import FRAME_RATE_HZ
+from svp_stream.config import Section, load_yaml
 from svp_stream.errors import ConfigError, MediaError, SvpError
 from svp_stream.synthetic import sentences
 from svp_stream.synthetic.clip import SAMPLED, ClipLook, ClipMaker, ClipPlan, finished
@@ -44,10 +44,8 @@ SECONDS_PER_LETTER: Final = 0.068
 WAIT_S: Final = 2.0
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(Section):
     """What to make; the fields of `ClipLook` say how."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=7, ge=0)
     avatars: tuple[str, ...] = ("valid_White_F_1_Busi", "valid_Hispanic_M_2_Casual")
@@ -73,7 +71,7 @@ class CorpusConfig(BaseModel):
     def _ordered(cls, pair: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
         least = {"sentences_per_clip": 1, "gain_db": -60}.get(str(info.field_name), 0)
         if not least <= pair[0] <= pair[1]:
-            raise ValueError(f"expected {least} <= low <= high, found {list(pair)}")
+            raise ValueError(f"expected {least} <= low <= high")
         return pair
 
     @property
@@ -84,13 +82,7 @@ class CorpusConfig(BaseModel):
     @classmethod
     def load(cls, path: Path) -> CorpusConfig:
         """Read YAML; raises ConfigError that names the file, the key and what would be right."""
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(str(k) for k in e['loc'])}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{path}: {faults}") from error
+        return load_yaml(path, cls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import queue
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+import yaml
 
 from svp_stream.arkit import INDEX
 from svp_stream.errors import ConfigError, MediaError
@@ -46,12 +49,15 @@ def made(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_default_file_equals_the_code() -> None:
-    assert CorpusConfig.load(Path("configs/corpus.yaml")) == CorpusConfig()
+    path = Path(__file__).parents[2] / "configs" / "corpus.yaml"
+    assert CorpusConfig.load(path) == CorpusConfig()
+    assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) == set(CorpusConfig.model_fields)
 
 
 @pytest.mark.parametrize(("text", "complaint"), [
-    ("rendered_minuts: 3", "rendered_minuts: Extra"), ("size: 255", "size: Input should be a multiple of 2"),
-    ("pause_s: [2.0, 1.0]", "pause_s: Value error, expected 0 <= low <= high"), ("a: [", "not a readable YAML"),
+    ("rendered_minuts: 3", "did you mean rendered_minutes?"),
+    ("size: 255", "size: input should be a multiple of 2, found 255"),
+    ("pause_s: [2.0, 1.0]", "pause_s: expected 0 <= low <= high, found [2.0, 1.0]"), ("a: [", "is not YAML"),
     ("sampled_share: 2", "sampled_share: "),
 ])
 def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, text: str, complaint: str) -> None:
@@ -202,3 +208,10 @@ def test_pauses_are_lived_through() -> None:
 def test_the_manifest_skips_what_is_not_there(tmp_path: Path) -> None:
     corpus.write_manifest(tmp_path, draw(TINY))
     assert (tmp_path / "manifest.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_a_dead_worker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "WAIT_S", 0.01)
+    crew = [SimpleNamespace(exitcode=None), SimpleNamespace(exitcode=-9)]
+    with pytest.raises(MediaError, match="exit code -9"):
+        corpus._next(queue.Queue(), crew)
