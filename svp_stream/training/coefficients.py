@@ -173,11 +173,11 @@ def load_bank(config: CoefficientConfig, encoder_path: Path, cache: Path, speak:
 
     Raises WeightsError when the encoder cannot be loaded and MediaError when a synthesiser is missing.
     """
+    encoder = load_encoder(encoder_path)
     words = hashlib.sha256("\n".join(sentences.load()).encode()).hexdigest()
     spoken = config.model_dump(mode="json", exclude={"encoder", "noise_db", "opus_share"})
     mark = _mark(spoken | {"words": words, "format": FORMAT})
     speech = _cached(cache / f"speech-{mark}.npz", lambda: _speak_all(config, speak))
-    encoder = load_encoder(encoder_path)
     heard = _mark({"speech": mark, "encoder": sha256(encoder_path), "noise": [*config.noise_db, config.opus_share]})
     utterances, flags = _unpack(speech)
     tokens = _cached(cache / f"tokens-{heard}.npz", lambda: _encode_all(encoder, config, utterances))

@@ -43,7 +43,8 @@ class ExpressionTrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     loop: LoopConfig = LoopConfig.model_validate(
-        {"steps": 3000, "batch": 16, "lr": 1e-3, "warmup": 80, "weight_decay": 0.01, "ema": 0.997, "precision": "fp32"}
+        {"steps": 3000, "batch": 16, "lr": 1e-3, "warmup": 80, "weight_decay": 0.01, "ema": 0.997, "precision": "fp32",
+         "threads": 1}
     )
     data: CoefficientConfig = CoefficientConfig()
     prior: Path | None = Field(default=None, description="style_prior.safetensors; none: from the run `style-prior`")

@@ -45,7 +45,8 @@ class StylePriorTrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     loop: LoopConfig = LoopConfig.model_validate(
-        {"steps": 1500, "batch": 12, "lr": 4e-4, "warmup": 60, "weight_decay": 0.01, "ema": 0.995, "precision": "fp32"}
+        {"steps": 1500, "batch": 12, "lr": 4e-4, "warmup": 60, "weight_decay": 0.01, "ema": 0.995, "precision": "fp32",
+         "threads": 1}
     )
     data: CoefficientConfig = CoefficientConfig()
     width: int = Field(default=128, ge=8)
