@@ -129,10 +129,10 @@ class ClipMaker:
         return {"landmarks": np.stack(landmarks).astype(np.float32), "kps": np.stack(kps).astype(np.float32)}
 
     def _pictures(self, avatar: str, speech: Float32, poses: list[Pose]) -> Iterator[Picture]:
-        if self._renderer is None:
-            self._renderer = self._held.enter_context(Renderer(self._look.size, self._look.supersample))
         if avatar not in self._rigs:
             self._rigs[avatar] = Rig.load(self._avatars, avatar)
+        if self._renderer is None:
+            self._renderer = self._held.enter_context(Renderer(self._look.size, self._look.supersample))
         face = np.zeros((len(speech), len(ARKIT)), dtype=np.float32)
         face[:, SPEECH_SLICE] = speech
         # The rig adds the lids and gaze of the pose itself.

@@ -44,6 +44,10 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("corpus")
+    try:
+        Renderer(16, 1).close()
+    except MediaError as error:
+        pytest.skip(f"no OpenGL here: {error}")
     make_corpus(TINY, heads, out, workers=1)
     return out
 
