@@ -4,7 +4,7 @@ In: the morphs of the parts of a head and its landmarks. Out: morphs of the same
 
 - jawOpen at 1 parts the lips by `JAW_OPENS` (as far as `JAW_GAIN` allows), and mouthClose at 1 closes just that gap, as
   ARKit defines it: a correction on top of an open jaw.
-- eyeBlink at 1 brings the lids together, neither short of each other nor past.
+- eyeBlink at 1 brings the lids together, neither short of each other nor far past.
 - mouthLeft, mouthRight and mouthShrugUpper are smooth fields over the lips where a head has none.
 Lengths are in the units of `landmarks`: 60 are the distance between the eyes.
 """
@@ -24,6 +24,7 @@ from svp_stream.synthetic.landmarks import LANDMARKS, Mark, MovingPart
 JAW_OPENS: Final = 26.0
 JAW_GAIN: Final = (0.65, 1.6)
 BLINK_GAIN: Final = (0.6, 1.3)
+LAP: Final = 0.8  # how far the upper lid of a closed eye comes over the lower one, so that no white shows between
 UPPER_SHARE: Final = 0.22  # of the gap of an open jaw, what the upper lip comes down in mouthClose
 REACH: Final = 15.0  # units from the rim of the lips in which a made shape fades
 SHIFT: Final = 7.0  # sideways travel of mouthLeft and mouthRight
@@ -94,7 +95,7 @@ class _Mouth:
     def blink_gain(self, side: str, shape: str) -> float:
         top, bottom = (self._at[self._marks[f"{side}_eye_{e}"].vertex] for e in ("top", "bottom"))
         closes = float(-self._gap(shape, f"{side}_eye_top", f"{side}_eye_bottom")[1])
-        return float(np.clip((top - bottom)[1] / max(closes, 1e-5), *BLINK_GAIN))
+        return float(np.clip(((top - bottom)[1] + LAP * self._unit) / max(closes, 1e-5), *BLINK_GAIN))
 
     def made(self, lacks: frozenset[str]) -> dict[str, Float32]:
         """Fields [V, 3] in metres for the shapes that the head lacks or means otherwise."""

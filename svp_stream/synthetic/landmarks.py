@@ -174,8 +174,9 @@ class _Face:
         lower = self._pick(edge, -self.p[:, 1], "edge of the lower lip")
         found = {"outer_lip_top": upper, "outer_lip_bottom": lower}
         for side, sign in (("left", 1.0), ("right", -1.0)):
-            out = np.array([2.6 * sign, 0.0, -1.0], np.float32)
-            found[f"outer_lip_{side}"] = self._near(self.p[inner[f"inner_lip_{side}"]] + out, mouth, "corner")
+            corner = self.p[inner[f"inner_lip_{side}"]]
+            beyond = mouth & ((self.p[:, 0] - corner[0]) * sign > 1.0)
+            found[f"outer_lip_{side}"] = self._near(corner + [2.6 * sign, 0.0, -1.0], beyond, "corner of the mouth")
             for level, centre, edge_at in (("top", top, upper), ("bottom", bottom, lower)):
                 rim = self.p[inner[f"inner_lip_{level}_{side}"]]
                 reach = (self.p[edge_at] - centre) * np.array([0.0, 0.9, 0.0], np.float32)
@@ -205,9 +206,12 @@ class _Face:
             middle = int((columns.min() + columns.max()) / 2)
             rows = np.flatnonzero(hole[:, middle])
             places |= {"top": (grid.x[middle], grid.y[rows.max()]), "bottom": (grid.x[middle], grid.y[rows.min()])}
+            falls = -self.delta(f"eyeBlink{side.capitalize()}")[:, 1]
+            falling = falls > 0.6 * falls[lids].max(initial=0.0)
             for name, place in places.items():
                 off = np.linalg.norm(self.p[:, :2] - np.array(place), axis=1)
-                found[f"{side}_eye_{name}"] = self._mark(self._pick(lids, off - 0.05 * self.p[:, 2], "eyelid"))
+                among = lids & falling if name == "top" else lids & ~falling
+                found[f"{side}_eye_{name}"] = self._mark(self._pick(among, off - 0.05 * self.p[:, 2], "eyelid"))
             found[f"{side}_iris"] = self._iris(centre)
         return found
 
