@@ -1,14 +1,16 @@
 """Stage 'audio': the streaming encoder learns what is said and what the face does with it.
 
-In: a tape of labelled speech. Out: `audio_encoder.safetensors`. The heads serve training alone and are not exported: phonemes
-aligned in time (cross entropy) and in order (CTC, Graves et al. 2006), log-mel from the convolutional features (a pretext
-that makes raw-wave filters learn in minutes), and the 42 speech coefficients with 80 ms of look-ahead given the clip's
-crude style, in value and in velocity.
+In: a tape of labelled speech. Out: `audio_encoder.safetensors`. The heads serve training alone and are not exported:
+phonemes aligned in time (cross entropy) and in order (CTC, Graves et al. 2006), log-mel from the convolutional features
+(a pretext that makes raw-wave filters learn in minutes), and the 42 speech coefficients with 80 ms of look-ahead given
+the clip's crude style, in value and in velocity.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,22 @@ from torch import Tensor, nn
 from svp_stream.arkit import SPEECH, SPEECH_INDEX
 from svp_stream.audio.wav2vec import HOP, RECEPTIVE, TAIL, EncoderConfig, Wav2VecEncoder, save_encoder
 from svp_stream.packets import Float32
-from svp_stream.training import augment, speech_tape
+from svp_stream.training import augment
 from svp_stream.training.audio_sheet import draw_sheet
 from svp_stream.training.augment import AugmentConfig
+from svp_stream.training.clips import Clips
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.mel import LogMel
-from svp_stream.training.speech_tape import FRAME_SAMPLES, SILENCE, SYMBOLS, Tape
+from svp_stream.training.speech_tape import (
+    FRAME_SAMPLES,
+    SILENCE,
+    SYMBOLS,
+    LabelledClip,
+    Tape,
+    corpus_clips,
+    join,
+    speak_clips,
+)
 
 logger = logging.getLogger(__name__)
 PAST_TOKENS, FUTURE_TOKENS = 6, 4
@@ -36,11 +48,12 @@ WEIGHTS_NAME = "audio_encoder.safetensors"
 
 
 class TapeConfig(BaseModel):
-    """Where speech comes from: `corpus` clips of the split 'train', and `minutes` spoken on the spot beside them."""
+    """Speech to learn from: `minutes` spoken on the spot, and with `corpus` the training clips of the corpus too."""
 
     model_config = ConfigDict(extra="forbid")
 
-    minutes: float = Field(50.0, gt=0)
+    minutes: float = Field(50.0, ge=0)
+    corpus: bool = False
     held_out_minutes: float = Field(2.5, gt=0)
     seed: int = 0
 
@@ -68,7 +81,6 @@ class AudioTrainConfig(BaseModel):
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     crop_frames: int = Field(80, ge=8)
-    augment_ramp: float = Field(0.1, ge=0, le=1, description="share of the run over which augmentation grows to full")
 
     @field_validator("encoder", mode="before")
     @classmethod
@@ -122,8 +134,8 @@ class AudioStage:
         spread = np.maximum(train.expression.std(0), 0.02).astype(np.float32)
         torch.manual_seed(config.loop.seed)
         self._mel = LogMel()
-        self._model = AudioModel(Wav2VecEncoder(config.encoder), AudioHeads(config.encoder.width, self._mel.bands, spread))
-        self._hardness = 0.0
+        heads = AudioHeads(config.encoder.width, self._mel.bands, spread)
+        self._model = AudioModel(Wav2VecEncoder(config.encoder), heads)
         self._examples = self._test_batch(clean=True), self._test_batch(clean=False)
 
     @property
@@ -139,7 +151,6 @@ class AudioStage:
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum of the terms."""
         assert isinstance(model, AudioModel)
-        self._hardness = min(1.0, progress / self._config.augment_ramp) if self._config.augment_ramp else 1.0
         tokens, features = model.encoder.encode_both(batch["wav"])
         terms = {
             "phoneme": self._phoneme_loss(model.heads.phonemes(tokens), batch["phonemes"]),
@@ -156,7 +167,7 @@ class AudioStage:
         return total, {name: float(term.detach()) for name, term in terms.items()}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Held-out voice and sentences: token accuracy in speech, correlations of jaw and lip opening; clean and noisy."""
+        """Held-out voice and sentences: token accuracy, correlations of jaw and lip opening; clean and noisy."""
         assert isinstance(model, AudioModel)
         figures: dict[str, float] = {}
         for name, batch in zip(("", "noisy_"), self._examples, strict=True):
@@ -192,7 +203,7 @@ class AudioStage:
         taken = augment.input_length(samples, speed)
         start = int(rng.integers(0, max(1, len(self._train.sound) - taken)))
         wav = augment.shape(self._cut(self._train, start, taken, rng), samples, config, rng)
-        if rng.random() < config.noise * self._hardness:
+        if rng.random() < config.noise:
             wav = augment.mix(wav, self._disturbance(rng), rng.uniform(*config.noise_snr_db))
         wav = augment.level(wav, config, rng)
         return {"wav": wav, **self._labels(self._train, start, taken)}
@@ -216,8 +227,8 @@ class AudioStage:
     def _labels(self, tape: Tape, start: int, taken: int) -> dict[str, NDArray[Any]]:
         """What is true at the middle of each token and each frame of a crop."""
         frames = self._config.crop_frames
-        tokens = (np.arange(2 * frames) * HOP + RECEPTIVE / 2).astype(np.float64)
-        middles = (np.arange(frames) + 0.5) * FRAME_SAMPLES
+        tokens = np.arange(2 * frames, dtype=np.float64) * HOP + RECEPTIVE / 2
+        middles = (np.arange(frames, dtype=np.float64) + 0.5) * FRAME_SAMPLES
         face, condition = tape.expression_at(start + augment.source_position(middles, self._samples, taken))
         symbols = tape.symbols_at(start + augment.source_position(tokens, self._samples, taken))
         return {"phonemes": symbols, "expression": face, "condition": condition}
@@ -262,20 +273,23 @@ def _pearson(a: Float32, b: Float32) -> float:
     return float((a * b).sum() / (np.sqrt((a**2).sum() * (b**2).sum()) + 1e-9))
 
 
-def make_audio_stage(config: AudioTrainConfig, corpus: Path | None, out: Path) -> AudioStage:
-    """Tapes come from `out` where they were made before; otherwise they are spoken now and kept there.
+def make_audio_stage(config: AudioTrainConfig, corpus: Path, out: Path) -> AudioStage:
+    """Tapes come from `out` where they were made before; otherwise they are made now and kept there.
 
-    Raises MediaError when a synthesiser is missing.
+    Raises MediaError when a synthesiser is missing, or the corpus where the profile asks for it.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    tapes = []
-    for name, minutes, held_out in (
-        ("train", config.tape.minutes, False), ("heldout", config.tape.held_out_minutes, True),
-    ):
-        path = out / f"tape_{name}.npz"
-        if not path.exists():
-            logger.info("speaking %.0f minutes for %s", minutes, path)
-            clips = speech_tape.speak_clips(minutes, held_out, config.tape.seed)
-            speech_tape.join(clips, 0.0 if held_out else config.augment.opus, config.tape.seed).save(path)
-        tapes.append(Tape.open(path))
-    return AudioStage(config, *tapes)
+    tape, seed = config.tape, config.tape.seed
+    read = corpus_clips(Clips.open(corpus).where(split="train")) if tape.corpus else ()
+    clips = chain(speak_clips(tape.minutes, False, seed), read)
+    train = _kept(out / "tape_train.npz", clips, config)
+    held_out = speak_clips(tape.held_out_minutes, True, seed)
+    return AudioStage(config, train, _kept(out / "tape_heldout.npz", held_out, config))
+
+
+def _kept(path: Path, clips: Iterable[LabelledClip], config: AudioTrainConfig) -> Tape:
+    """The tape at `path`, made from `clips` when it is not there."""
+    if not path.exists():
+        logger.info("collecting speech for %s", path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        join(clips, config.augment.opus, config.tape.seed).save(path)
+    return Tape.open(path)

@@ -1,4 +1,4 @@
-"""The audio stage's sample sheet: what was said, what was heard, what the jaw should do and what it does, as one PNG."""
+"""The audio stage's sample sheet, one PNG: what was said and heard, what the jaw should do and what it does."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What rooms, microphones, networks and other people do to speech, as cheap array functions for training.
 
 In: float32 mono at 16 kHz. Out: the same, worse. Remembers: nothing; every draw comes from the generator handed in.
-Speed perturbation (pitch and formants together, Ko et al. 2015), reverberation, equaliser and band limits share one pass
-through the frequency domain, which is what makes them nearly free on a CPU.
+Speed perturbation (pitch and formants together, Ko et al. 2015), reverberation, equaliser and band limits share one
+pass through the frequency domain, which is what makes them nearly free on a CPU.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def room(rng: np.random.Generator, rt60_s: tuple[float, float]) -> Float32:
     """Impulse response: the direct sound and an exponentially decaying tail of noise (Polack's model)."""
     rt60 = rng.uniform(*rt60_s)
     n = min(int(rt60 * MODEL_RATE_HZ), LEAD)
-    tail = rng.standard_normal(n, dtype=np.float32) * np.exp(-6.9 * np.arange(n, dtype=np.float32) / (rt60 * MODEL_RATE_HZ))
+    decay = np.exp(-6.9 * np.arange(n, dtype=np.float32) / (rt60 * MODEL_RATE_HZ))
+    tail = rng.standard_normal(n, dtype=np.float32) * decay
     onset = int(rng.uniform(0.001, 0.01) * MODEL_RATE_HZ)
     tail[:onset] = 0.0
     ratio_db = rng.uniform(-2.0, 15.0)
@@ -83,7 +84,7 @@ def room(rng: np.random.Generator, rt60_s: tuple[float, float]) -> Float32:
 
 
 def microphone(bins: int, config: AugmentConfig, rng: np.random.Generator) -> Float32:
-    """Gain for each frequency bin: gentle random equaliser, and sometimes the band of a telephone or a cheap headset."""
+    """Gain for each frequency bin: gentle random equaliser, sometimes the band of a telephone or a cheap headset."""
     hz = np.linspace(0, MODEL_RATE_HZ / 2, bins, dtype=np.float32)
     gain_db = np.zeros(bins, np.float32)
     if rng.random() < config.equaliser:
@@ -126,7 +127,7 @@ def opus(samples: Float32, kbps: int) -> Float32:
     """There and back through libopus (VoIP), same length, delay taken out by correlation."""
     encoder = av.CodecContext.create("libopus", "w")
     assert isinstance(encoder, av.AudioCodecContext)
-    encoder.sample_rate, encoder.layout, encoder.format = MODEL_RATE_HZ, "mono", "s16"  # type: ignore[assignment]
+    encoder.sample_rate, encoder.layout, encoder.format = MODEL_RATE_HZ, "mono", "s16"
     encoder.bit_rate = kbps * 1000
     encoder.options = {"application": "voip", "frame_duration": "20"}
     encoder.open()
@@ -142,12 +143,12 @@ def opus(samples: Float32, kbps: int) -> Float32:
     pieces = []
     for packet in packets:
         plain = av.Packet(bytes(packet))  # without time stamps: the decoder would trim by them
-        for decoded in decoder.decode(plain):  # type: ignore[attr-defined]
+        for decoded in decoder.decode(plain):
             decoded.sample_rate = decoded.sample_rate or WIRE_RATE_HZ
             decoded.pts = None
             pieces += [f.to_ndarray()[0] for f in resampler.resample(decoded)]
     back = np.concatenate(pieces).astype(np.float32) / 32767
-    return _aligned(back, samples)
+    return _aligned(np.asarray(back, np.float32), samples)
 
 
 def _aligned(late: Float32, reference: Float32) -> Float32:

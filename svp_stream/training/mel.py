@@ -1,6 +1,7 @@
 """Log-mel spectrum on the encoder's own grid: the pretext target of the audio stage, and a picture for people.
 
-In: sound [B, N] at 16 kHz. Out: [B, T, bands], token t from the same 400 samples as the encoder's token t. Remembers: nothing.
+In: sound [B, N] at 16 kHz. Out: [B, T, bands], token t from the same 400 samples as the encoder's token t.
+Remembers: nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from svp_stream.packets import Float32
 
 
 def mel_bank(bands: int, bins: int) -> Float32:
-    """Triangles of equal width on the mel scale of O'Shaughnessy (2595 log10(1 + f / 700)), 50 Hz to Nyquist; [bands, bins]."""
+    """[bands, bins]: triangles of equal width on O'Shaughnessy's scale (2595 log10(1 + f / 700)), 50 Hz to Nyquist."""
     low, high = (2595 * np.log10(1 + f / 700) for f in (50.0, MODEL_RATE_HZ / 2))
     edges = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
     hz = np.linspace(0, MODEL_RATE_HZ / 2, bins)
@@ -41,4 +42,5 @@ class LogMel(nn.Module):
         frames = wav.float().unfold(1, RECEPTIVE, HOP) * self.window
         with torch.autocast(wav.device.type, enabled=False):
             power = torch.fft.rfft(frames).abs().square() @ self.bank.T
-        return ((power + 1e-2).log() - 1.0) / 3.0
+        scaled: Tensor = ((power + 1e-2).log() - 1.0) / 3.0
+        return scaled

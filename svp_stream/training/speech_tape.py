@@ -1,7 +1,7 @@
 """Hours of labelled speech as one long tape in memory: sound, phoneme spans, expression, and the style of each moment.
 
 In: clips spoken on the spot (`speak_clips`: synthetic voices, sentences, styles) or read from a corpus. Out: `Tape`,
-read at any position and speed. A tape is cached as one .npz beside the run. Expression is [52 ARKit] cut to the 42 of speech.
+read at any position and speed. A tape is cached as one .npz beside the run. Expression means the 42 of `arkit.SPEECH`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from svp_stream.arkit import SPEECH
+from svp_stream.arkit import SPEECH_SLICE
 from svp_stream.clock import FRAME_RATE_HZ, MODEL_RATE_HZ
 from svp_stream.errors import MediaError
 from svp_stream.packets import Float32
@@ -24,16 +24,19 @@ from svp_stream.synthetic.sentences import load, split
 from svp_stream.synthetic.speech import HELD_OUT_VOICES, VOICES, synthesise
 from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED, TRAINING_STYLES, SpeakingStyle, sample
 from svp_stream.training import augment
+from svp_stream.training.clips import Clip
 
 logger = logging.getLogger(__name__)
 SYMBOLS = tuple(sorted(PHONEMES))
 SILENCE = SYMBOLS.index("pau")
 FRAME_SAMPLES = MODEL_RATE_HZ // FRAME_RATE_HZ
+HUMAN_SHARE = 4.0
+"""How much oftener a voice built from a recorded human speaks than a formant voice, which is far easier to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledClip:
-    """One utterance in one style: `samples` float32 [T * 640], `spans` of (symbol, end in seconds), `expression` [T, 42]."""
+    """One utterance in one style: `samples` [T * 640], `spans` of (symbol, end in seconds), `expression` [T, 42]."""
 
     samples: Float32
     spans: tuple[tuple[str, float], ...]
@@ -44,7 +47,7 @@ class LabelledClip:
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """Clips end to end. `sound`, `wire` (after Opus) int16 [N]; `span_ends` int64 [S] samples, `span_symbols` int64 [S];
+    """Clips end to end: `sound`, `wire` (after Opus) int16 [N]; `span_ends` (samples), `span_symbols` int64 [S];
     `expression` float32 [F, 42]; `clip_of_frame` int64 [F]; `condition` float32 [clips, 84], mean and deviation."""
 
     sound: NDArray[np.int16]
@@ -133,12 +136,13 @@ def speak_clips(minutes: float, held_out: bool, seed: int) -> Iterator[LabelledC
     sentences = [s for s in load() if split(s) == ("heldout" if held_out else "train")]
     words = [w.strip(".,;:!?\"") for s in sentences for w in s.split()]
     voices = [v for name, v in VOICES.items() if (name in HELD_OUT_VOICES) == held_out]
+    share = np.array([HUMAN_SHARE if v.engine == "flite" else 1.0 for v in voices])
     spoken_s, told = 0.0, 0.0
     while spoken_s < minutes * 60:
         text = sentences[int(rng.integers(len(sentences)))]
         if not held_out and rng.random() < 0.4:
             text = shuffled(words, rng)
-        voice = voices[int(rng.integers(len(voices)))]
+        voice = voices[int(rng.choice(len(voices), p=share / share.sum()))]
         style = _style(held_out, rng)
         try:
             utterance = synthesise(text, voice if held_out else voice.jitter(rng))
@@ -155,6 +159,15 @@ def speak_clips(minutes: float, held_out: bool, seed: int) -> Iterator[LabelledC
             told = spoken_s
 
 
+def corpus_clips(clips: Iterable[Clip]) -> Iterator[LabelledClip]:
+    """Clips of a corpus that have their phonemes; the others (real video without alignment) are passed over."""
+    for clip in clips:
+        spans = tuple((p.symbol, p.end_s) for p in clip.phonemes)
+        if spans:
+            samples = clip.audio.astype(np.float32) / np.float32(32767)
+            yield LabelledClip(samples, spans, clip.expression[:, SPEECH_SLICE], clip.voice, clip.style)
+
+
 def shuffled(words: Sequence[str], rng: np.random.Generator) -> str:
     """Three to ten words in no order, with a comma now and then: transitions that no sentence has."""
     chosen = [words[int(i)] for i in rng.integers(len(words), size=int(rng.integers(3, 11)))]
@@ -168,4 +181,3 @@ def _style(held_out: bool, rng: np.random.Generator) -> SpeakingStyle:
     return sample(rng) if rng.random() < 0.6 else NAMED[TRAINING_STYLES[int(rng.integers(len(TRAINING_STYLES)))]]
 
 
-assert len(SPEECH) == 42
