@@ -26,8 +26,9 @@ from svp_stream.synthetic.rig import LANDMARKS, Part, Rig, Shape
 
 __all__ = ["LANDMARKS", "Framing", "Picture", "Renderer"]
 
-SHADOW_SIZE: Final = 768
+SHADOW_SIZE: Final = 512
 SHADOW_HALF: Final = 0.34  # metres around the face that the shadow map covers
+SHADOW_BLUR: Final = 0.0017  # reach of the four shadow taps as a fraction of the map
 HEADS_KEPT: Final = 4  # heads whose meshes and textures stay in the context
 ORDER: Final = (Kind.SKIN, Kind.CLOTH, Kind.EYE, Kind.TEETH, Kind.HAIR)  # front surfaces first: hidden ones cost little
 
@@ -150,7 +151,7 @@ class Renderer:
             directions = np.array(LIGHTS, "f4")
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             colours = np.array(COLOURS, "f4")
-            _set(program, colour_map=0, normal_map=1, shadow_map=2, sky=SKY, ground=GROUND, softness=1.2 / SHADOW_SIZE)
+            _set(program, colour_map=0, normal_map=1, shadow_map=2, sky=SKY, ground=GROUND, softness=SHADOW_BLUR)
             for name, rows in (("light_direction", directions), ("light_colour", colours)):
                 program[name].write(rows[:program[name].array_length].tobytes())
             self._materials[key] = program
