@@ -85,13 +85,19 @@ def _processor() -> str:
 
 
 def syllables(seconds: float, seed: int = 0) -> Float32:
-    """Made-up speech, float32 [48000 * seconds]: buzzing syllables of changing pitch, with a pause every few."""
+    """Made-up speech, float32 [48000 * seconds]: vowels of moving formants in syllables, with a pause every few."""
     t = np.arange(round(seconds * WIRE_RATE_HZ)) / WIRE_RATE_HZ
     rng = np.random.default_rng(seed)
-    phase = np.cumsum(2 * np.pi * (130 + 25 * np.sin(2 * np.pi * 0.4 * t)) / WIRE_RATE_HZ)
-    buzz = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 16))
-    beat = np.clip(np.sin(2 * np.pi * 2.1 * t), 0, None) * (np.sin(2 * np.pi * 0.21 * t) > -0.6)
-    return np.asarray(0.12 * buzz * beat + 0.001 * rng.standard_normal(len(t)), dtype=np.float32)
+    pitch_hz = 130 + 25 * np.sin(2 * np.pi * 0.4 * t)
+    phase = np.cumsum(2 * np.pi * pitch_hz / WIRE_RATE_HZ)
+    first_hz = 520 + 240 * np.sin(2 * np.pi * 1.3 * t)
+    second_hz = 1500 + 600 * np.sin(2 * np.pi * 0.9 * t + 1)
+    voice = np.zeros(len(t))
+    for k in range(1, 25):
+        gain = 1 / (1 + ((k * pitch_hz - first_hz) / 90) ** 2) + 0.4 / (1 + ((k * pitch_hz - second_hz) / 140) ** 2)
+        voice += (gain + 0.02) * np.sin(k * phase)
+    beat = np.clip(0.1 + np.sin(2 * np.pi * 2.1 * t), 0, None) * (np.sin(2 * np.pi * 0.21 * t) > -0.6)
+    return np.asarray(0.15 * voice * beat + 0.001 * rng.standard_normal(len(t)), dtype=np.float32)
 
 
 def read_speech(path: Path, seconds: float) -> Float32:

@@ -270,6 +270,6 @@ class NoopFace:
         st = self._state
         if pts >= st.blink_at:
             st.blink_step = 0
-            st.blink_at = pts + int((1.2 + st.rng.exponential(2.2)) * TICKS_PER_SECOND)
+            st.blink_at = pts + int((1.2 + st.rng.exponential(1.8)) * TICKS_PER_SECOND)
         st.blink_step += 1
         return BLINK[st.blink_step - 1] if st.blink_step <= len(BLINK) else 0.0

@@ -89,6 +89,8 @@ def _film(
         for frame in session.flush():
             writer.picture(frame)
             frames += 1
+        if frames == 0:
+            raise MediaError(f"{sound.path}: is too short for a single picture ({pts} samples at 48 kHz)")
     return frames, pts
 
 
