@@ -29,7 +29,7 @@ from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, s
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
 from svp_stream.training.expression_check import check, draw_check
 from svp_stream.training.loop import Batch, LoopConfig
-from svp_stream.training.style_prior import stack, two_cuts
+from svp_stream.training.style_clips import stack, two_cuts
 from svp_stream.weights_file import save_weights, sha256
 
 WEIGHTS: Final = "conditioner.safetensors"
@@ -43,7 +43,7 @@ class ExpressionTrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     loop: LoopConfig = LoopConfig.model_validate(
-        {"steps": 3000, "batch": 16, "lr": 1e-3, "warmup": 80, "weight_decay": 0.01, "ema": 0.997, "precision": "fp32",
+        {"steps": 3000, "batch": 12, "lr": 1e-3, "warmup": 80, "weight_decay": 0.01, "ema": 0.997, "precision": "fp32",
          "threads": 1}
     )
     data: CoefficientConfig = CoefficientConfig()
@@ -52,7 +52,7 @@ class ExpressionTrainConfig(BaseModel):
     layers: int = Field(default=3, ge=1)
     tokens: int = Field(default=8, ge=1)
     style_tokens: int = Field(default=4, ge=1)
-    frames: int = Field(default=20, ge=4, description="consecutive frames of a clip")
+    frames: int = Field(default=28, ge=4, description="consecutive frames of a clip")
     styles: int = Field(default=240, ge=len(TRAINING_STYLES), description="styles to sample from, named ones first")
     style_clips: int = Field(default=4, ge=2, description="clips that each style is known from")
     style_frames: int = Field(default=72, ge=16)

@@ -24,7 +24,7 @@ from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED, SpeakingStyle
 from svp_stream.training import curves
 from svp_stream.training.coefficients import CoefficientBank, Take
 from svp_stream.training.sheets import write_png
-from svp_stream.training.style_prior import stack, two_cuts
+from svp_stream.training.style_clips import stack, two_cuts
 
 LAGS: Final = range(-6, 7)
 CHECKED: Final = ("neutral", "warm", "serious", "mumble", "dramatic", "angry", "sly", *HELD_OUT_STYLES)

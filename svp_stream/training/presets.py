@@ -17,7 +17,7 @@ from svp_stream.style.preset import StylePreset, save_preset
 from svp_stream.style.prior import load_prior
 from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES
 from svp_stream.training.coefficients import CoefficientBank, Take
-from svp_stream.training.style_prior import stack, two_cuts
+from svp_stream.training.style_clips import stack, two_cuts
 from svp_stream.weights_file import sha256
 
 TEMPERATURE: Final = 0.3
