@@ -1,28 +1,31 @@
 """Samplers are functions: noise and conditions in, clean latent out; no state, no schedule object to reset.
 
-`denoise(x_t, t)` returns the x0 estimate for timestep index t; tensors are [B, 4, h, w]. Cold: two steps, from pure
-noise over the warm timestep (multistep consistency sampling, arXiv 2303.01469 algorithm 1). Warm: one step from the
-previous clean latent, noised (our reconstruction: a learned bridge, not a solver of the same ODE).
+`denoise(x_t, t)` returns the x0 estimate for timestep index t; arrays, torch's or numpy's, are [B, 4, h, w]. Cold: two
+steps, from pure noise over the warm timestep (multistep consistency sampling, arXiv 2303.01469 algorithm 1). Warm: one
+step from the previous clean latent, noised (our reconstruction: a learned bridge, not a solver of the same ODE).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from svp_stream.diffusion.schedule import Schedule
+from svp_stream.packets import Float32
 
-Denoise = Callable[[Tensor, int], Tensor]
+Array = TypeVar("Array", Tensor, Float32)
+Denoise = Callable[[Array, int], Array]
 
 
-def noised(x0: Tensor, noise: Tensor, t: int, schedule: Schedule) -> Tensor:
+def noised(x0: Array, noise: Array, t: int, schedule: Schedule) -> Array:
     """x_t = alpha_t x0 + sigma_t noise."""
     return float(schedule.alpha[t]) * x0 + float(schedule.sigma[t]) * noise
 
 
-def cold(denoise: Denoise, noise: Tensor, schedule: Schedule, *, steps: int = 2) -> Tensor:
+def cold(denoise: Denoise[Array], noise: Array, schedule: Schedule, *, steps: int = 2) -> Array:
     """x0 from noise alone in one or two steps; the same noise is used again for the second."""
     if steps not in (1, 2):
         raise ValueError(f"a cold start takes 1 or 2 steps, got {steps}")
@@ -30,19 +33,19 @@ def cold(denoise: Denoise, noise: Tensor, schedule: Schedule, *, steps: int = 2)
     return x0 if steps == 1 else denoise(noised(x0, noise, schedule.warm, schedule), schedule.warm)
 
 
-def warm(denoise: Denoise, previous: Tensor, noise: Tensor, schedule: Schedule) -> Tensor:
+def warm(denoise: Denoise[Array], previous: Array, noise: Array, schedule: Schedule) -> Array:
     """x0 in one step from the previous clean latent."""
     return denoise(noised(previous, noise, schedule.warm, schedule), schedule.warm)
 
 
-def ddim(denoise: Denoise, noise: Tensor, schedule: Schedule, timesteps: Sequence[int]) -> Tensor:
+def ddim(denoise: Denoise[Array], noise: Array, schedule: Schedule, timesteps: Sequence[int]) -> Array:
     """Deterministic DDIM (arXiv 2010.02502, eq. 12 with eta 0) over falling `timesteps`, the first being pure noise."""
-    x, x0 = noise, noise
+    x = x0 = noise
     for t, after in zip(timesteps, [*timesteps[1:], -1], strict=True):
         x0 = denoise(x, t)
         if after < 0:
             break
-        eps = (x - float(schedule.alpha[t]) * x0) / float(schedule.sigma[t])
+        eps: Array = (x - float(schedule.alpha[t]) * x0) * float(1 / schedule.sigma[t])
         x = noised(x0, eps, after, schedule)
     return x0
 

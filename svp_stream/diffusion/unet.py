@@ -70,7 +70,7 @@ def fourier(x: Tensor, width: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, 3x3, norm modulated by the embedding, SiLU, zero-initialised 3x3, beside the (projected) identity."""
+    """Norm, SiLU, 3x3, norm, SiLU, modulation by the embedding, zero-initialised 3x3, beside the identity."""
 
     def __init__(self, width_in: int, width: int, config: DenoiserConfig) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class ResidualBlock(nn.Module):
         """x [B, C, H, W], embedding [B, E]."""
         h = self.inner(F.silu(self.norm_in(x)))
         gain, offset = self.modulation(embedding)[..., None, None].chunk(2, 1)
-        h = self.norm_out(h) * (1 + gain) + offset
-        out: Tensor = self.skip(x) + self.outer(F.silu(h))
+        h = F.silu(self.norm_out(h)) * (1 + gain) + offset  # right behind the norm, OpenVINO 2026.4 crashes on it
+        out: Tensor = self.skip(x) + self.outer(h)
         return out
 
 

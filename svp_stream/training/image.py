@@ -8,6 +8,7 @@ exactly (`expression_tokens`); no previous frame, no style yet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,6 @@ class ImageTrainConfig(BaseModel):
     pure_noise: float = Field(0.7, ge=0, le=1)
     min_snr: float = Field(5.0, gt=0)
     kps_dropout: float = Field(0.05, ge=0, le=1)
-    token_noise: float = Field(0.3, ge=0)
 
 
 class ImageStage:
@@ -129,7 +129,7 @@ class ImageStage:
         save_denoiser(out / WEIGHTS, model)
 
 
-def bound(model: nn.Module, c: Conditions) -> sampler.Denoise:
+def bound(model: nn.Module, c: Conditions) -> Callable[[Tensor, int], Tensor]:
     """The model under fixed conditions, as samplers want it."""
 
     def denoise(x_t: Tensor, t: int) -> Tensor:
