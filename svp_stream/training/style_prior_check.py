@@ -29,7 +29,7 @@ CROWD: Final = 60
 
 def check(encoder: StyleEncoder, takes: Sequence[Take], frames: int, distance: DistanceName) -> dict[str, float]:
     """Retrieval and nearest centroid among all named styles, for training and held-out ones, both with shuffled
-    labels as control; retrieval in the crowd, from whole and from half-second clips; sigma of clear and unclear ones."""
+    labels as control; retrieval in the crowd, from whole and from half-second clips; sigma of clear and unclear."""
     first, second = takes[: len(takes) // 2], takes[len(takes) // 2 :]
     seen = [NAMED[n] for n in TRAINING_STYLES]
     every = seen + [NAMED[n] for n in HELD_OUT_STYLES]
