@@ -44,6 +44,8 @@ from svp_stream.training.speech_tape import (
 logger = logging.getLogger(__name__)
 PAST_TOKENS, FUTURE_TOKENS = 6, 4
 """Frame n is told by tokens 2n - 6 to 2n + 5: 80 ms of look-ahead beyond its own two."""
+STILL = 0.005
+"""Deviation of a coefficient below which a crop says nothing about correlation."""
 WEIGHTS_NAME = "audio_encoder.safetensors"
 
 
@@ -261,11 +263,15 @@ def _ctc_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def _correlations(face: Float32, truth: Float32) -> dict[str, float]:
-    """Pearson r within each crop, averaged, for the jaw and for the gap between the lips (jawOpen - mouthClose)."""
+    """Mean Pearson r of the crops where the truth moves: the jaw, the gap of the lips (jawOpen - mouthClose)."""
     jaw, close = SPEECH_INDEX["jawOpen"], SPEECH_INDEX["mouthClose"]
     pairs = {"jaw_r": (face[..., jaw], truth[..., jaw])}
     pairs["lip_r"] = face[..., jaw] - face[..., close], truth[..., jaw] - truth[..., close]
-    return {name: float(np.mean([_pearson(x, y) for x, y in zip(a, b, strict=True)])) for name, (a, b) in pairs.items()}
+    figures = {}
+    for name, (told, true) in pairs.items():
+        moving = [_pearson(x, y) for x, y in zip(told, true, strict=True) if y.std() > STILL]
+        figures[name] = float(np.mean(moving)) if moving else 0.0
+    return figures
 
 
 def _pearson(a: Float32, b: Float32) -> float:

@@ -48,17 +48,17 @@ def _tape(seed: int, clips: int = 6, opus: float = 0.0) -> Tape:
 
 def _config(steps: int) -> AudioTrainConfig:
     loop = LoopConfig(steps=steps, batch=8, lr=4e-3, warmup=5, ema=0.9, threads=0, log_every_s=60, sheet_every_s=600)
-    return AudioTrainConfig(loop=loop, encoder=SMALL, crop_frames=20, augment=AugmentConfig(opus=0.2))
+    return AudioTrainConfig(loop=loop, encoder=SMALL, crop_frames=12, augment=AugmentConfig(opus=0.2))
 
 
 def test_training_learns_and_exports(tmp_path: Path) -> None:
-    stage = AudioStage(_config(120), _tape(0, opus=0.5), _tape(100, 3))
+    stage = AudioStage(_config(160), _tape(0, opus=0.5), _tape(100, 3))
     with torch.no_grad():
         before = stage.validate(stage.model.eval())
-    run_stage(stage, _config(120).loop, tmp_path)
+    run_stage(stage, _config(160).loop, tmp_path)
     with torch.no_grad():
         after = stage.validate(stage.model.eval())
-    assert after["phoneme"] > max(0.6, before["phoneme"] + 0.2)
+    assert after["phoneme"] > max(0.7, before["phoneme"] + 0.3)
     assert after["jaw_r"] > 0.6
     assert load_encoder(tmp_path / WEIGHTS_NAME).config == SMALL
     assert list((tmp_path / "sheets").glob("*.png"))
@@ -68,7 +68,7 @@ def test_batches_hang_on_the_generator_alone() -> None:
     stage = AudioStage(_config(1), _tape(0), _tape(100, 2))
     one, two = (stage.batch(np.random.default_rng(5), 3) for _ in range(2))
     assert {k: tuple(v.shape) for k, v in one.items()} == {
-        "wav": (3, 20 * 640 + 80), "phonemes": (3, 40), "expression": (3, 20, 42), "condition": (3, 20, 84),
+        "wav": (3, 12 * 640 + 80), "phonemes": (3, 24), "expression": (3, 12, 42), "condition": (3, 12, 84),
     }
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert float(one["wav"].abs().max()) <= 1.0
