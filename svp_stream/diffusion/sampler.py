@@ -8,7 +8,7 @@ step from the previous clean latent, noised (our reconstruction: a learned bridg
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +22,8 @@ Denoise = Callable[[Array, int], Array]
 
 def noised(x0: Array, noise: Array, t: int, schedule: Schedule) -> Array:
     """x_t = alpha_t x0 + sigma_t noise."""
-    return float(schedule.alpha[t]) * x0 + float(schedule.sigma[t]) * noise
+    out: Array = _mixed(float(schedule.alpha[t]), x0, float(schedule.sigma[t]), noise)
+    return out
 
 
 def cold(denoise: Denoise[Array], noise: Array, schedule: Schedule, *, steps: int = 2) -> Array:
@@ -45,9 +46,14 @@ def ddim(denoise: Denoise[Array], noise: Array, schedule: Schedule, timesteps: S
         x0 = denoise(x, t)
         if after < 0:
             break
-        eps: Array = (x - float(schedule.alpha[t]) * x0) * float(1 / schedule.sigma[t])
+        eps: Array = _mixed(1 / float(schedule.sigma[t]), x, -float(schedule.alpha[t] / schedule.sigma[t]), x0)
         x = noised(x0, eps, after, schedule)
     return x0
+
+
+def _mixed(a: float, x: Any, b: float, y: Any) -> Any:
+    """a x + b y for either kind of array; Python floats keep float32."""
+    return a * x + b * y
 
 
 def trailing(steps: int, timesteps: int = 1000) -> list[int]:
