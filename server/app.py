@@ -52,7 +52,7 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
         openapi_url=None,
     )  # fmt: skip
 
-    def guarded(
+    async def guarded(
         host: Annotated[str | None, Header()] = None, authorization: Annotated[str | None, Header()] = None
     ) -> None:
         rooms.guard.check(host, authorization)

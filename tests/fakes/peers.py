@@ -149,7 +149,9 @@ class Caller:
         if delete and self.location:
             await self.http.delete(self.location)
         await self.connection.close()
-        await asyncio.gather(*self._watching)
+        for task in self._watching:
+            task.cancel()  # the track of a receiver that never began does not end
+        await asyncio.gather(*self._watching, return_exceptions=True)
 
     async def _watch(self, track: MediaStreamTrack) -> None:
         while True:
