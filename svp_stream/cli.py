@@ -137,6 +137,28 @@ def bench_street(
     typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else _street_table(figures))
 
 
+@bench.command("latency")
+def bench_latency(
+    vowels: Annotated[int, typer.Option(min=2, max=500, help="How many sounds; 1.6 s each, twice.")] = 20,
+    engine: EngineOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Microphone to lips through a real Chromium on this machine, beside the floor of the transport."""
+    from svp_stream.config import load_config
+    from svp_stream.evaluation.latency import measure_latency
+
+    f = measure_latency(engine or load_config(profile).model.engine, profile, vowels)
+    if as_json:
+        typer.echo(json.dumps(f.as_dict(), indent=2))
+        return
+    typer.echo(f"{f.machine.processor}, {f.machine.cores} cores, load {f.machine.load}\n")
+    typer.echo(f"{'ms from sound to lips':<24}{'min':>8}{'p50':>8}{'p95':>8}{'fps':>8}{'sounds':>8}{'missed':>8}")
+    for name, d in ((f.engine, f.lips), ("floor of the transport", f.floor)):
+        figures = f"{d.min_ms:>8.1f}{d.p50_ms:>8.1f}{d.p95_ms:>8.1f}{d.fps:>8.1f}{d.count:>8}{d.missed:>8}"
+        typer.echo(f"{name:<24}{figures}")
+
+
 @styles.command("list")
 def style_list(engine: EngineOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
     """The presets there are, with what they say of themselves."""
