@@ -55,7 +55,7 @@ class StylePriorTrainConfig(BaseModel):
     kl: tuple[float, float] = (1e-4, 3e-3)
     reconstruction: float = Field(default=0.7, ge=0)
     short_share: float = Field(default=0.25, ge=0, le=1)
-    noisy_share: float = Field(default=0.2, ge=0, le=1)
+    noisy_share: float = Field(default=0.25, ge=0, le=1)
     ridge: float = Field(default=1.0, gt=0)
     manner_styles: int = Field(default=400, ge=20, description="styles that the map to Manner is fitted on")
 
@@ -120,7 +120,7 @@ class StylePriorStage:
         if rng.random() < self.config.short_share:
             length = min(length, int(rng.integers(2, self.config.frames // 2)))
         if rng.random() < self.config.noisy_share:
-            expression = spoil(expression, float(rng.uniform(0.03, 0.3)), rng)
+            expression = spoil(expression, float(rng.uniform(0.1, 1)), rng)
         return Clip(expression, clip.audio, length)
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:

@@ -56,11 +56,11 @@ def _sigma(encoder: StyleEncoder, styles: Sequence[SpeakingStyle], takes: Sequen
            ) -> dict[str, float]:
     """Mean sigma of whole clips, and how it grows where a clip tells less: short ones, spoiled ones."""
 
-    def sigma(frames: int, noise: float) -> float:
-        found = posterior(encoder, styles, takes, frames, 2, noise)
+    def sigma(frames: int, severity: float) -> float:
+        found = posterior(encoder, styles, takes, frames, 2, severity)
         return float((found.log_var / 2).exp().mean())
 
-    figures = {f"sigma_{n}": sigma(n, 0.0) for n in (3, 12, whole)} | {"sigma_spoiled": sigma(whole, 0.2)}
+    figures = {f"sigma_{n}": sigma(n, 0.0) for n in (3, 12, whole)} | {"sigma_spoiled": sigma(whole, 0.9)}
     figures["sigma_short_to_long"] = figures["sigma_3"] / figures[f"sigma_{whole}"]
     figures["sigma_spoiled_to_clean"] = figures["sigma_spoiled"] / figures[f"sigma_{whole}"]
     return figures
