@@ -54,7 +54,7 @@ class TapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    minutes: float = Field(50.0, ge=0)
+    minutes: float = Field(60.0, ge=0)
     corpus: bool = False
     held_out_minutes: float = Field(2.5, gt=0)
     seed: int = 0
@@ -77,7 +77,10 @@ class AudioTrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    loop: LoopConfig = LoopConfig(steps=6000, batch=16, lr=1.2e-3, warmup=150, weight_decay=0.01, ema=0.998, threads=1)
+    loop: LoopConfig = LoopConfig(
+        steps=20000, batch=8, lr=1e-3, warmup=100, final_lr=0.02, weight_decay=0.01, ema=0.998, threads=1,
+        sheet_every_s=150,
+    )
     encoder: EncoderConfig = EncoderConfig()
     tape: TapeConfig = TapeConfig()
     augment: AugmentConfig = AugmentConfig()
