@@ -4,10 +4,10 @@ In: mono sound at 16 kHz. Out: one packet of 2 tokens (20 ms each) for every vid
 Remembers: running level, tail of the causal positional convolution, keys and values of the last `left_context` tokens,
 and in the stream the samples of the unfinished frame. Latency: one frame plus 80 samples (240 ticks).
 
-Against wav2vec2 (Baevski et al. 2020, arXiv 2006.11477): LayerNorm after every convolution (its group norm sees the whole
-clip), a causal positional convolution (its kernel of 128 looks 1.26 s ahead), a running level, and attention limited
-to the own chunk and the chunks before it, as in wav2vec-S (Fu et al., ACL Findings 2024). Look-ahead within a chunk
-does not compound over layers. `Wav2VecEncoder.encode` and `.step` give the same tokens to 1e-5.
+Against wav2vec2 (Baevski et al. 2020, arXiv 2006.11477): LayerNorm after every convolution (its group norm sees the
+whole clip), a causal positional convolution (its kernel of 128 looks 1.26 s ahead), a running level, and attention
+limited to the own chunk and the chunks before it, as in wav2vec-S (Fu et al., ACL Findings 2024). Look-ahead within a
+chunk does not compound over layers. `Wav2VecEncoder.encode` and `.step` give the same tokens to 1e-5.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(KERNELS):
-            raise ValueError(f"channels: {len(KERNELS)} numbers expected, one for each convolution, not {self.channels}")
+            raise ValueError(f"channels: {len(KERNELS)} numbers expected, one a convolution, not {self.channels}")
         if self.width % self.heads or self.width % self.position_groups:
             raise ValueError(f"width {self.width} must divide by heads {self.heads} and groups {self.position_groups}")
         if self.chunk < 1 or self.left_context < 0 or self.left_context % self.chunk:
@@ -108,7 +108,7 @@ Step = Callable[[Tensor, EncoderState], tuple[Tensor, EncoderState]]
 
 
 class ConvLayer(nn.Module):
-    """Strided convolution, LayerNorm over channels, GELU; [B, C, 1, N] in channels_last, which is what CPUs are fast at."""
+    """Strided convolution, LayerNorm over channels, GELU; [B, C, 1, N] in channels_last, which CPUs are fast at."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()

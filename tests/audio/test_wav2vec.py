@@ -77,16 +77,15 @@ def test_stepping_equals_the_offline_pass(config: EncoderConfig) -> None:
 
 
 def test_a_token_sees_its_chunk_and_its_left_context_alone() -> None:
-    """By gradient: which samples the tokens of one chunk depend on. The level is held still, it remembers for seconds."""
+    """By gradient: which features the tokens of one chunk depend on (the level remembers for seconds)."""
     encoder = _encoder()
     features = torch.randn(1, 60, SMALL.width, requires_grad=True)
     x = features + encoder._positions(torch.nn.functional.pad(features, (0, 0, SMALL.position_kernel - 1, 0)))
     mask = encoder.mask(60)
     for layer in encoder.layers:
         x, _, _ = layer(x, None, mask)
-    x[0, 50].sum().backward()
-    assert features.grad is not None
-    seen = torch.nonzero(features.grad[0].abs().sum(-1)).flatten()
+    (gradient,) = torch.autograd.grad(x[0, 50].sum(), features)
+    seen = torch.nonzero(gradient[0].abs().sum(-1)).flatten()
     reach = SMALL.layers * SMALL.left_context + SMALL.position_kernel - 1
     assert int(seen.max()) == 51, "the second token of the chunk is seen, the next chunk is not"
     assert int(seen.min()) == 50 - reach
