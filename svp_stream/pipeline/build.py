@@ -18,10 +18,10 @@ from svp_stream.errors import ConfigError, EngineError
 from svp_stream.pipeline.budget import Ladder
 from svp_stream.pipeline.engine import Engine, StyleRequest
 from svp_stream.pipeline.noop import DrawnShelf, NoopEngine
+from svp_stream.runtime.backend import BACKENDS
 from svp_stream.style.preset import MAX_STRENGTH, MAX_TEMPERATURE, StylePreset, StyleShelf
 
 BACKEND_VARIABLE = "SVP_BACKEND"
-BACKENDS = ("auto", "openvino", "torch")
 ENGINES = ("mini", "noop")
 
 
@@ -45,18 +45,18 @@ def build_engine(config: Config, engine: str | None = None) -> Engine:
     if name == "mini":
         from svp_stream.pipeline.mini import MiniEngine
 
-        mini: Engine = MiniEngine.load(config.model.weights or MINI_WEIGHTS, build_backend(config))
-        return mini
+        model = config.model
+        return MiniEngine.load(model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads)
     raise ConfigError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
 
 
 def build_backend(config: Config) -> str:
-    """`openvino` or `torch`: SVP_BACKEND of the environment before the profile; auto is OpenVINO without a GPU."""
+    """`openvino` or `torch`: SVP_BACKEND of the environment before the profile; auto is the fast one, OpenVINO."""
     asked = os.environ.get(BACKEND_VARIABLE) or config.model.backend
-    if asked not in BACKENDS:
-        raise ConfigError(f"{BACKEND_VARIABLE}={asked}: unknown backend; there are {', '.join(BACKENDS)}")
     if asked == "auto":
-        return "torch" if torch.cuda.is_available() else "openvino"
+        return "openvino"
+    if asked not in BACKENDS:
+        raise ConfigError(f"{BACKEND_VARIABLE}={asked}: unknown backend; there are auto, {', '.join(BACKENDS)}")
     return asked
 
 

@@ -122,6 +122,7 @@ class Session:
             frames += self._feed(len(self._held))
         with self.meter.span("face"):
             frames += self._face.flush()
+        self._ask_face()
         self.meter.frames(len(frames))
         return frames
 
@@ -174,8 +175,12 @@ class Session:
         self._held, self._held_pts = self._held[samples:], chunk.end
         with self.meter.span("face"):
             frames = self._face.push(chunk)
+        self._ask_face()
+        return frames
+
+    def _ask_face(self) -> None:
+        """Where the face's time went, if it can say."""
         if isinstance(self._face, Timed):
             for stage, ms in self._face.take_times().items():
                 self.meter.add(f"face.{stage}", ms)
-        return frames
 

@@ -47,10 +47,10 @@ def test_backend_from_environment_before_profile(monkeypatch: pytest.MonkeyPatch
         build.build_backend(config)
 
 
-def test_auto_backend_is_torch_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for gpu, backend in ((True, "torch"), (False, "openvino")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda found=gpu: found)
-        assert build.build_backend(Config()) == backend
+def test_auto_backend_is_the_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build.build_backend(Config()) == "openvino"
+    monkeypatch.setenv(build.BACKEND_VARIABLE, "auto")
+    assert build.build_backend(Config(model=Model(backend="torch"))) == "openvino"
 
 
 def test_threads() -> None:
