@@ -21,12 +21,14 @@ EYES = 4
 @dataclass(frozen=True)
 class Appearance:
     """`attitudes` [K, 3] degrees; `projection` [P, E] random directions of rectified features of the E = 42 + 4 face
-    inputs; `weights` [F, 4 * h * w]; `mean` [4 * h * w]; latent shape `shape` = (4, h, w)."""
+    inputs; `weights` [F, R] and `basis` [R, 4 * h * w], the map in its leading directions; `mean` [4 * h * w]; `shape`
+    (4, h, w)."""
 
     attitudes: Float32
     width_deg: float
     projection: Float32
     weights: Float32
+    basis: Float32
     mean: Float32
     shape: tuple[int, int, int]
 
@@ -34,7 +36,7 @@ class Appearance:
         """Reference latents [N, 4, h, w] for `pose` [N, 3] (yaw, pitch, roll in degrees) and `face` [N, 46]
         (42 speech coefficients, both eyelids, gaze x and y in units of 10 degrees)."""
         phi = features(pose, face, self.attitudes, self.width_deg, self.projection)
-        flat: Float32 = phi @ self.weights + self.mean
+        flat: Float32 = (phi @ self.weights) @ self.basis + self.mean
         return flat.reshape(-1, *self.shape)
 
 
@@ -57,8 +59,8 @@ def features(pose: Float32, face: Float32, attitudes: Float32, width_deg: float,
 
 
 def fit_appearance(
-    pose: Float32, face: Float32, latents: Float32, *, attitudes: int = 160, bends: int = 160, ridge: float = 1.0,
-    seed: int = 0,
+    pose: Float32, face: Float32, latents: Float32, *, attitudes: int = 160, bends: int = 160, rank: int = 256,
+    ridge: float = 1.0, seed: int = 0,
 ) -> Appearance:
     """Fit to `latents` [N, 4, h, w] of one avatar. Raises ValueError for fewer frames than attitudes."""
     if len(pose) < attitudes:
@@ -72,9 +74,17 @@ def fit_appearance(
     flat = latents.reshape(len(latents), -1)
     mean = flat.mean(0)
     gram = phi.T @ phi + ridge * np.eye(phi.shape[1])
-    weights = np.linalg.solve(gram, phi.T @ (flat - mean).astype(np.float64))
+    solved = np.linalg.solve(gram, phi.T @ (flat - mean).astype(np.float64))
+    # The leading directions of the fitted latents: right singular vectors of phi @ solved, through its small side.
+    root = np.linalg.cholesky(gram).T @ solved
+    _, left = np.linalg.eigh(root @ root.T)
+    basis, _ = np.linalg.qr(root.T @ left[:, ::-1][:, :rank])
+    weights = solved @ basis
     shape = (latents.shape[1], latents.shape[2], latents.shape[3])
-    return Appearance(chosen, width, projection, weights.astype(np.float32), mean.astype(np.float32), shape)
+    return Appearance(
+        chosen, width, projection, weights.astype(np.float32), np.ascontiguousarray(basis.T, dtype=np.float32),
+        mean.astype(np.float32), shape,
+    )
 
 
 def _spread(pose: Float32, count: int, rng: np.random.Generator) -> Float32:

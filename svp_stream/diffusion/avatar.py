@@ -30,7 +30,8 @@ def save_avatar(folder: Path, avatar: Avatar) -> str:
     """Write `avatar_<name>.safetensors` as fp16 (geometry and attitudes keep float32's range); returns the hash."""
     a = avatar.appearance
     arrays = {
-        "attitudes": a.attitudes, "projection": a.projection, "weights": a.weights, "mean": a.mean,
+        "attitudes": a.attitudes, "projection": a.projection, "weights": a.weights, "basis": a.basis,
+        "mean": a.mean,
         "geometry": avatar.geometry,
     }
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
@@ -42,13 +43,13 @@ def load_avatar(path: Path) -> Avatar:
     """Raises WeightsError when the file is missing, damaged or lacks a part."""
     config, tensors = read_weights(path, KIND)
     try:
-        arrays = {k: tensors[k].numpy() for k in ("attitudes", "projection", "weights", "mean", "geometry")}
+        arrays = {k: tensors[k].numpy() for k in ("attitudes", "projection", "weights", "basis", "mean", "geometry")}
         c, h, w = config["shape"]
     except (KeyError, ValueError) as e:
         raise WeightsError(f"avatar {path} lacks {e}; make it again with `svp train image`") from e
     appearance = Appearance(
-        arrays["attitudes"], float(config["width_deg"]), arrays["projection"], arrays["weights"], arrays["mean"],
-        (c, h, w),
+        arrays["attitudes"], float(config["width_deg"]), arrays["projection"], arrays["weights"], arrays["basis"],
+        arrays["mean"], (c, h, w),
     )
     return Avatar(str(config["name"]), appearance, arrays["geometry"])
 

@@ -1,7 +1,7 @@
 """What the denoiser's stages share: latents, references, HEAD-Kps and tokens of every frame, and the weighting of the
 loss.
 
-Frames are encoded once. References are cross-fitted (each half of an avatar's clips is predicted by a fit to the
+Frames are encoded once. References are cross-fitted (each fold of an avatar's clips is predicted by a fit to the
 other), so training sees references as good as those that serving will see, not better.
 """
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 TOKENS = ConditionerConfig().tokens
 WIDTH = ConditionerConfig().dim
 STYLE_TOKENS = 4
+FOLDS = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def head_inputs(frames: Frames) -> tuple[Float32, Float32]:
 def cross_fitted(frames: Frames, latents: Tensor, train: NDArray[np.bool_]) -> tuple[Tensor, dict[str, Appearance]]:
     """References fp16 of every frame, and each avatar's appearance fitted to all its training frames.
 
-    A training frame's reference comes from a fit to the other half of its avatar's training clips; a held-out frame's
+    A training frame's reference comes from a fit to the other folds of its avatar's training clips; a held-out frame's
     from the full fit.
     """
     pose, face = head_inputs(frames)
@@ -95,11 +96,10 @@ def cross_fitted(frames: Frames, latents: Tensor, train: NDArray[np.bool_]) -> t
     for avatar in sorted(set(frames.avatar.tolist())):
         mine = frames.avatar == avatar
         clips = sorted(set(frames.clip[mine & train].tolist()))
-        even = np.isin(frames.clip, clips[::2])
         fitted[avatar] = _fit(pose, face, latents, mine & train)
-        halves = [(mine & train & ~even, mine & train & even), (mine & train & even, mine & train & ~even)]
-        for source, target in halves:
-            _predict(_fit(pose, face, latents, source), pose, face, target, references)
+        for fold in range(min(FOLDS, len(clips))):
+            left_out = mine & train & np.isin(frames.clip, clips[fold::FOLDS])
+            _predict(_fit(pose, face, latents, mine & train & ~left_out), pose, face, left_out, references)
         _predict(fitted[avatar], pose, face, mine & ~train, references)
     return references, fitted
 
