@@ -36,8 +36,8 @@ class Appearance:
         """Reference latents [N, 4, h, w] for `pose` [N, 3] (yaw, pitch, roll in degrees) and `face` [N, 46]
         (42 speech coefficients, both eyelids, gaze x and y in units of 10 degrees)."""
         phi = features(pose, face, self.attitudes, self.width_deg, self.projection)
-        flat: Float32 = (phi @ self.weights) @ self.basis + self.mean
-        return flat.reshape(-1, *self.shape)
+        flat = (phi @ self.weights) @ self.basis + self.mean
+        return flat.reshape(-1, *self.shape).astype(np.float32, copy=False)
 
 
 def face_vector(speech: Float32, eyes: Float32) -> Float32:
