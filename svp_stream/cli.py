@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from svp_stream.pipeline.engine import Engine, StyleRequest
 
 EXIT_WRONG = 2
+EVALUATOR = "evaluator"
 STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
@@ -70,17 +71,32 @@ def corpus(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
+    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}.")],
     corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
 ) -> None:
-    """Train one stage of the model. Goes on where it was cut off."""
+    """Train one stage of the model, or the evaluator of `svp evaluate`. Goes on where it was cut off."""
+    _log()
+    if stage == EVALUATOR:
+        _train_evaluator(config, corpus, out, minutes)
+        return
     from svp_stream.training.stages import run
 
-    _log()
     run(stage, config, corpus, out, minutes)
+
+
+def _train_evaluator(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
+    """Not among the stages of the model: nothing that is trained may see what judges it."""
+    from svp_stream.config import load_yaml
+    from svp_stream.evaluation.gauge_training import EvaluatorTrainConfig, make_evaluator_stage
+    from svp_stream.training.loop import run_stage
+    from svp_stream.training.stages import packed
+
+    profile = EvaluatorTrainConfig() if config is None else load_yaml(config, EvaluatorTrainConfig)
+    packed(corpus, out / "frames")
+    run_stage(make_evaluator_stage(profile, corpus, out / "frames"), profile.loop, out / EVALUATOR, minutes=minutes)
 
 
 @app.command()
@@ -107,6 +123,38 @@ def render(
             vad=build.build_vad(config), rule=build.build_rule(config), seed=seed, progress=progress,
         )  # fmt: skip
     typer.echo(f"{film.path}: {film.frames} frames, {film.seconds:.2f} s, style {request.name}, avatar {who}")
+
+
+@app.command()
+def evaluate(
+    corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made, with held-out clips.")],
+    weights: Annotated[Path | None, typer.Option(help="Folder with the engine's files and the evaluator.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many clips only, for a quick look.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    write: Annotated[bool, typer.Option("--write-card", help="Put the figures into the card of the weights.")] = False,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Held-out speech through the very same session as live speech, measured against the renderer, as Markdown."""
+    from svp_stream.config import MINI_WEIGHTS, load_config
+    from svp_stream.evaluation.evaluate import evaluate as measure
+    from svp_stream.evaluation.report import write_card
+    from svp_stream.pipeline import build
+    from svp_stream.pipeline.mini import MiniEngine
+
+    config = load_config(profile)
+    folder = weights or config.model.weights or MINI_WEIGHTS
+    build.set_threads(config, "mini")
+    model = config.model
+    engine = MiniEngine.load(folder, build.build_backend(config), model.look_ahead, model.threads)
+    with _counter() as progress:
+        report = measure(
+            engine, corpus, shelf=build.build_shelf(config, engine), weights=folder, vad=build.build_vad(config),
+            seed=seed, limit=limit, progress=progress,
+        )  # fmt: skip
+    if write:
+        write_card(report, folder)
+    typer.echo(json.dumps(report.json(), indent=2) if as_json else report.markdown())
 
 
 @bench.command("street")
@@ -241,6 +289,18 @@ def _bar(name: str) -> Iterator[Callable[[float, float | None], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _counter() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error for work in parts: (what, done, in all)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=None)
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
 def _log() -> None:

@@ -80,6 +80,8 @@ def test_styles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         (("bench", "street", "--engine", "noop", "--avatar", "oval"), "unknown avatar 'oval'"),
         (("style", "list", "--profile", "none.yaml"), "none.yaml: cannot be read"),
         (("train", "nothing", "--corpus", "c", "--out", "o"), "no training stage 'nothing'"),
+        (("train", "evaluator", "--corpus", "c", "--out", "o", "--config", "none.yaml"), "none.yaml: cannot be read"),
+        (("evaluate", "--corpus", "c", "--weights", "w"), "w holds no avatar"),
         (("corpus", "--avatars", "a", "--out", "o", "--config", "none.yaml"), "none.yaml"),
     ],
 )

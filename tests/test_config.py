@@ -18,8 +18,11 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 def load_any(path: Path) -> object:
     """Load a shipped file by what it is."""
     if path.parent.name == "train":
+        from svp_stream.evaluation.gauge_training import EvaluatorTrainConfig
         from svp_stream.training.stages import read_profile
 
+        if path.stem == "evaluator":
+            return load_yaml(path, EvaluatorTrainConfig)
         return read_profile(path.stem, path)
     if path.name == "corpus.yaml":
         from svp_stream.synthetic.corpus import CorpusConfig
