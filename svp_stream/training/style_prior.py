@@ -26,6 +26,7 @@ from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, s
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, load_bank
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.losses_style import Temperature, contrastive_loss, kl_to_standard, reconstruction_loss
+from svp_stream.training.presets import write_presets
 from svp_stream.training.style_clips import Clip, posterior, spoil, stack, two_cuts
 from svp_stream.training.style_prior_check import check, draw_check
 
@@ -152,11 +153,12 @@ class StylePriorStage:
         draw_check(model.prior, self.check_takes, self.config.frames, path)
 
     def export(self, model: nn.Module, out: Path) -> None:
-        """Fit the map to Manner, then write `style_prior.safetensors`."""
+        """Fit the map to Manner, write `style_prior.safetensors` and, in the folder `styles`, the presets that ship."""
         assert isinstance(model, PriorModel)
         logger.info("manner: held-out R^2 %.3f", self.fit_manner(model))
         digest = save_prior(out / WEIGHTS, model.prior)
-        logger.info("style prior %s", digest)
+        files = write_presets(out / WEIGHTS, self.bank, out / "styles")
+        logger.info("style prior %s, %d presets", digest, len(files))
 
     def fit_manner(self, model: nn.Module) -> float:
         """Ridge regression of mu to Manner over named and sampled styles; returns R^2 on a fifth that is left out."""
