@@ -80,7 +80,7 @@ class OpenVinoBackend:
         try:
             blob.parent.mkdir(parents=True, exist_ok=True)
             part = blob.with_suffix(f".{os.getpid()}.part")
-            part.write_bytes(compiled.export_model())
+            part.write_bytes(compiled.export_model().getvalue())
             part.replace(blob)
         except OSError as e:
             logger.warning("cannot keep the compiled graph in %s (%s); the next start converts again", blob.parent, e)

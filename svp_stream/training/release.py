@@ -103,8 +103,8 @@ def write_readme(folder: Path) -> None:
     lines = [
         "# mini: the embedded weights", "",
         "Trained by the project's own commands (`svp corpus`, `svp train ...`) on synthetic talking heads only: rigged "
-        "heads rendered by `svp_stream.synthetic`, speech from flite and espeak-ng. No real person was recorded. Made on "
-        "a CPU; expect a synthetic look, and voices unlike the synthetic ones to be followed less exactly.", "",
+        "heads rendered by `svp_stream.synthetic`, speech from flite and espeak-ng. No real person was recorded. Made "
+        "on a CPU; expect a synthetic look, and voices unlike the synthetic ones to be followed less exactly.", "",
         "| stage | steps | minutes | last held-out figures |", "|---|---|---|---|",
     ]
     for stage, row in card["training"].items():
