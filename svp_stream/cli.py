@@ -87,6 +87,18 @@ def train(
     run(stage, config, corpus, out, minutes)
 
 
+@app.command()
+def release(
+    runs: Annotated[Path, typer.Option(help="Folder of all runs, as given to `svp train --out`.")],
+    to: Annotated[Path | None, typer.Option(help="Weights folder to write; without it, the one that ships.")] = None,
+) -> None:
+    """Gather what the stages exported into a weights folder, with hashes, licences and card."""
+    from svp_stream.config import MINI_WEIGHTS
+    from svp_stream.training.release import release as gather
+
+    typer.echo(str(gather(runs, to or MINI_WEIGHTS)))
+
+
 def _train_evaluator(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
     """Not among the stages of the model: nothing that is trained may see what judges it."""
     from svp_stream.config import load_yaml

@@ -1,4 +1,4 @@
-"""From run folders to the weights that ship: `svp train release`.
+"""From run folders to the weights that ship: `svp release`.
 
 In: the runs of all stages. Out: `<folder>/*.safetensors`, `hashes.json`, `card.json` (what each part was trained on and
 for how long, hashes, licences; figures are added by `svp evaluate --write-card`) and `README.md`, the card for people.
