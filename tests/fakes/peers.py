@@ -20,7 +20,7 @@ import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from svp_stream.packets import Bytes, Float32
+from svp_stream.packets import Bytes, Float32, Floats
 
 SDP = {"Content-Type": "application/sdp"}
 PACKET = 960
@@ -51,12 +51,16 @@ class ToneMic(MediaStreamTrack):  # type: ignore[misc]
                 await asyncio.sleep(wait_s)
             if not self.gone:
                 break
-        t = (np.arange(PACKET) + self._packets * PACKET) / 48_000
-        tone = 0.5 * np.sin(2 * np.pi * 440 * t) if self.loud else np.zeros(PACKET)
+        tone = self.samples(self._packets) if self.loud else np.zeros(PACKET)
         frame = av.AudioFrame.from_ndarray((tone * 32767).astype(np.int16).reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48_000, self._packets * PACKET, Fraction(1, 48_000)
         self.sent.append((time.monotonic(), self.loud))
         return frame
+
+    def samples(self, packet: int) -> Floats:
+        """Sound [960] of one packet, counted from 1."""
+        t = (np.arange(PACKET) + packet * PACKET) / 48_000
+        return np.asarray(0.5 * np.sin(2 * np.pi * 440 * t))
 
 
 @dataclass
