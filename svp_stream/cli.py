@@ -213,10 +213,11 @@ def bench_latency(
         typer.echo(json.dumps(f.as_dict(), indent=2))
         return
     typer.echo(f"{f.machine.processor}, {f.machine.cores} cores, load {f.machine.load}\n")
-    typer.echo(f"{'ms from sound to lips':<24}{'min':>8}{'p50':>8}{'p95':>8}{'fps':>8}{'sounds':>8}{'missed':>8}")
+    columns = ("min", "p50", "p95", "declared", "fps", "sounds", "missed")
+    typer.echo(f"{'ms from sound to lips':<24}" + "".join(f"{column:>10}" for column in columns))
     for name, d in ((f.engine, f.lips), ("floor of the transport", f.floor)):
-        figures = f"{d.min_ms:>8.1f}{d.p50_ms:>8.1f}{d.p95_ms:>8.1f}{d.fps:>8.1f}{d.count:>8}{d.missed:>8}"
-        typer.echo(f"{name:<24}{figures}")
+        row = (d.min_ms, d.p50_ms, d.p95_ms, d.street_ms, d.fps, d.count, d.missed)
+        typer.echo(f"{name:<24}" + "".join(f"{figure:>10}" for figure in row))
 
 
 @styles.command("list")

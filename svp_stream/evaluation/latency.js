@@ -22,7 +22,11 @@ async ({ seconds, side, box }) => {
   listen();
 
   const connection = new RTCPeerConnection({ iceServers: [] });
-  connection.createDataChannel("control");
+  let street = 0;
+  connection.createDataChannel("control").onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    if (event.type === "welcome") street = event.street_latency_ms;
+  };
   connection.addTransceiver(track, { direction: "sendrecv", streams: [microphone] });
   connection.addTransceiver("video", { direction: "recvonly" });
   const video = document.createElement("video");
@@ -64,5 +68,5 @@ async ({ seconds, side, box }) => {
   connection.close();
   await fetch(answer.headers.get("Location"), { method: "DELETE" });
   microphone.getTracks().forEach((t) => t.stop());
-  return { sound, pictures };
+  return { sound, pictures, street_ms: street };
 };

@@ -9,33 +9,21 @@ The vowels come at steps that are no multiple of a frame, so that all phases bet
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
-import time
-import wave
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from svp_stream.clock import WIRE_RATE_HZ
-from svp_stream.errors import ConfigError, EngineError
+from svp_stream.errors import EngineError
+from svp_stream.evaluation.browser import open_page, open_server, wait_until_warm, write_recording
 from svp_stream.packets import Float32
 from svp_stream.pipeline.bench import Machine, machine, syllables
 
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required",
-    "--allow-loopback-in-peer-connection",
-)  # fmt: skip
 FLOOR = {"model": {"engine": "noop", "look_ahead": 0}, "speech": {"detector": "none"}}
 """The profile of the floor: a drawn face, no look-ahead, nothing to wait for."""
 
@@ -45,20 +33,24 @@ BOX = {"left": 9, "top": 17, "width": 14, "height": 10}
 STEP_S = 1.613
 VOWEL_S = 0.45
 SETTLE_S = 3.0
-WARM_TIMEOUT_S = 300.0
 
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Milliseconds from sound to lips over `count` vowels; `missed` changed no mouth within 1.2 s."""
+    """Milliseconds from sound to lips over `count` vowels; `missed` changed no mouth within 1.2 s.
+
+    `street_ms` is what the engine declares: the sound it waits for before it shows a moment of it. It is within the
+    others, not beside them.
+    """
 
     count: int
     missed: int
     min_ms: float
     p50_ms: float
     p95_ms: float
+    street_ms: float
     fps: float
 
 
@@ -83,7 +75,7 @@ def measure_latency(engine: str, profile: Path | None = None, vowels: int = 20) 
     """
     here = machine()
     with tempfile.TemporaryDirectory() as folder:
-        recording = _write_vowels(Path(folder, "vowels.wav"), vowels)
+        recording = write_recording(Path(folder, "vowels.wav"), vowel_track(vowels))
         floor = Path(folder, "floor.yaml")
         floor.write_text(yaml.safe_dump(FLOOR), encoding="utf-8")
         lips = _call(["--engine", engine, *(("--config", str(profile)) if profile else ())], recording, vowels)
@@ -129,8 +121,13 @@ def first_change(onset: float, times: Doubles, pictures: Doubles) -> float | Non
     return float(times[window[hits[0]]]) if len(hits) else None
 
 
-def delays(sound: Sequence[Sequence[float]], pictures: Sequence[tuple[float, Sequence[int]]]) -> Delays:
-    """Figures from what the page wrote down; raises `EngineError` when no mouth ever moved with a sound."""
+def delays(
+    sound: Sequence[Sequence[float]], pictures: Sequence[tuple[float, Sequence[int]]], street_ms: float
+) -> Delays:
+    """Figures from what the page wrote down: (ms, loudness) of the microphone, (ms, grey) of the mouth.
+
+    Raises `EngineError` when no mouth ever moved with a sound.
+    """
     heard, seen = np.array(sound, dtype=np.float64), np.array([p[0] for p in pictures], dtype=np.float64)
     if len(seen) < 10 or not len(heard):
         raise EngineError(f"the page saw {len(seen)} pictures and {len(heard)} pieces of sound; the call did not run")
@@ -142,76 +139,13 @@ def delays(sound: Sequence[Sequence[float]], pictures: Sequence[tuple[float, Seq
         raise EngineError(f"no mouth moved after any of {len(starts)} vowels")
     p50, p95 = np.percentile(ms, (50, 95))
     fps = 1000 * (len(seen) - 1) / (seen[-1] - seen[0])
-    return Delays(len(ms), len(starts) - len(ms), *(round(float(x), 1) for x in (ms.min(), p50, p95, fps)))
-
-
-def _write_vowels(path: Path, vowels: int) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(WIRE_RATE_HZ)
-        out.writeframes(np.round(vowel_track(vowels) * 32767).astype("<i2").tobytes())
-    return path
+    return Delays(len(ms), len(starts) - len(ms), *(round(float(x), 1) for x in (ms.min(), p50, p95, street_ms, fps)))
 
 
 def _call(arguments: Sequence[str], recording: Path, vowels: int) -> Delays:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     order = {"seconds": SETTLE_S + vowels * STEP_S + 4, "side": SIDE, "box": BOX}
-    with _server(arguments) as url, _page(recording) as page:
-        _wait_until_warm(page, f"{url}readyz")
+    with open_server(arguments) as url, open_page(recording) as page:
+        wait_until_warm(page, url)
         told = page.evaluate(script, order)
-    return delays(told["sound"], told["pictures"])
-
-
-@contextmanager
-def _server(arguments: Sequence[str]) -> Iterator[str]:
-    """`python -m server` on a free port; yields its URL."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *arguments]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            words = next((line for line in process.stdout if line.startswith("open ")), None)
-            if words is None:
-                log.seek(0)
-                raise EngineError(f"the server did not start: {log.read().strip()[-500:]}")
-            yield words.removeprefix("open ").strip()
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-@contextmanager
-def _page(recording: Path) -> Iterator[Any]:
-    """A page of a headless Chromium whose microphone plays `recording`."""
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError as e:
-        raise ConfigError("the latency benchmark needs Playwright: pip install 'svp-stream[dev]'") from e
-    browser = next((path for path in CHROMIUM if Path(path).exists()), None)
-    if browser is None:
-        raise ConfigError("the latency benchmark needs Chromium: apt-get install chromium")
-    flags = [*FLAGS, f"--use-file-for-fake-audio-capture={recording}"]
-    with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=browser, headless=True, args=flags
-        )
-        try:
-            yield context.new_page()
-        except Error as e:
-            raise EngineError(f"the call in the page failed: {str(e).splitlines()[0]}") from e
-        finally:
-            context.close()
-
-
-def _wait_until_warm(page: Any, url: str) -> None:
-    """Leaves the page at `url`, a secure origin of the server."""
-    until = time.monotonic() + WARM_TIMEOUT_S
-    while page.goto(url).status != 200:
-        if time.monotonic() > until:
-            raise EngineError(f"the server was not ready after {WARM_TIMEOUT_S:.0f} s: {page.inner_text('body')}")
-        time.sleep(0.5)
+    return delays(told["sound"], told["pictures"], told["street_ms"])

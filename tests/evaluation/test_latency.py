@@ -44,12 +44,13 @@ def made_up_call(
 @pytest.mark.parametrize("delay_ms", [60.0, 145.0, 300.0])
 @pytest.mark.parametrize("drift", [0.0, 6.0])
 def test_known_delay_is_found(delay_ms: float, drift: float) -> None:
-    found = delays(*made_up_call(delay_ms, drift=drift))
+    found = delays(*made_up_call(delay_ms, drift=drift), street_ms=80.0)
     assert found.missed == 0
     assert found.count >= 10
     assert delay_ms - 12 <= found.min_ms <= found.p50_ms <= found.p95_ms <= delay_ms + 45
     assert found.p50_ms == pytest.approx(delay_ms + 15, abs=20), "half a frame and half a piece of sound"
     assert found.fps == pytest.approx(25.0)
+    assert found.street_ms == 80.0
 
 
 def test_a_single_wrong_picture_is_no_mouth() -> None:
@@ -62,9 +63,9 @@ def test_a_single_wrong_picture_is_no_mouth() -> None:
 
 def test_no_call_and_no_lips_are_told() -> None:
     with pytest.raises(EngineError, match="saw 0 pictures"):
-        delays([[0.0, 0.1]], [])
+        delays([[0.0, 0.1]], [], 80.0)
     with pytest.raises(EngineError, match="no mouth moved"):
-        delays(*made_up_call(100.0, jump=0.0))
+        delays(*made_up_call(100.0, jump=0.0), street_ms=80.0)
 
 
 def test_onsets_need_silence_before() -> None:
@@ -93,3 +94,4 @@ def test_through_a_real_browser() -> None:
     assert figures.lips.count >= 3
     assert figures.floor.count >= 3
     assert figures.lips.p50_ms > figures.floor.min_ms
+    assert figures.lips.street_ms > figures.floor.street_ms > 0
