@@ -118,7 +118,6 @@ function toggleFigures() {
 
 function meter() {
   if (mic) stage.meter(mic.level);
-  requestAnimationFrame(meter);
 }
 
 function tick() {
@@ -167,7 +166,7 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("pagehide", () => peer?.hangUp());
 window.setInterval(tick, 1000);
-requestAnimationFrame(meter);
+window.setInterval(meter, 80);
 if (!window.isSecureContext) {
   stage.enter("failed");
   stage.tell(new CallError("insecure"));

@@ -185,13 +185,14 @@ class Peer:
         except TimeoutError:
             self.begin_close(f"no connection within {self._limits.connect_s:.0f} s")
             return
-        heard, heard_s = -1, self._loop.time()
+        heard, quiet_s = -1, 0.0
         while True:
             await asyncio.sleep(self._limits.stats_s)
             packets = seams.received_packets(self._connection)
-            if packets != heard:
-                heard, heard_s = packets, self._loop.time()
-            elif self._loop.time() - heard_s >= self._limits.silence_s - self._limits.stats_s:
+            # counted in looks, not in wall time: a machine that stands still hears nothing either
+            quiet_s = quiet_s + self._limits.stats_s if packets == heard else 0.0
+            heard = packets
+            if quiet_s >= self._limits.silence_s - self._limits.stats_s:
                 self.begin_close("nothing has come in from the peer")
                 return
             self.desk.stats(self.report.take(self._mic, self._metrics))
