@@ -42,12 +42,14 @@ class MonoVoice:
             raise ValueError(f"a frame of {frame.sample_rate} Hz")
         shape = (frame.sample_rate, frame.format.name, frame.layout.name)
         if self._resampler is None or shape != self._shape:
-            self._resampler, self._shape = av.AudioResampler("flt", "mono", WIRE_RATE_HZ), shape
+            # channels are kept here and averaged below: the library's own downmix of equal channels is 3 dB louder
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            self._resampler, self._shape = av.AudioResampler("fltp", layout, WIRE_RATE_HZ), shape
         base = frame.time_base
         pts = 0 if frame.pts is None or base is None else round(
             frame.pts * TICKS_PER_SECOND * base.numerator / base.denominator
         )
-        parts = [np.asarray(f.to_ndarray(), np.float32).reshape(-1) for f in self._resampler.resample(frame)]
+        parts = [f.to_ndarray().mean(axis=0, dtype=np.float32) for f in self._resampler.resample(frame)]
         return pts, np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 

@@ -1,7 +1,7 @@
 """Engines and stages with faults built in: slow, failing after a while, refusing; each frame says which it is.
 
-In: 48 kHz chunks. Out: 128x128 frames: upper half 16 bars, the bits of the frame's number (white is 1); lower half grey,
-the loudness of the frame's sound. `read_number` and `read_loudness` read them back after a video codec.
+In: 48 kHz chunks. Out: 128x128 frames: upper half 16 bars, the bits of the frame's number (white is 1); lower half
+grey, the loudness of the frame's sound. `read_number` and `read_loudness` read them back after a video codec.
 Remembers: the number of the next frame. Latency: declared, a whole number of frames.
 """
 

@@ -36,7 +36,9 @@ def no_threads_left() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_house(stages: FakeStages | None = None, capacity: int = 4, limits: Limits = LIMITS) -> AsyncIterator[House]:
+async def open_house(
+    stages: FakeStages | None = None, capacity: int = 4, limits: Limits = LIMITS
+) -> AsyncIterator[House]:
     """A house of fakes, up and warm; at the end no task of it may be left."""
     house = House(fake_studio(stages), Guard(None, local=True), capacity=capacity, limits=limits)
     before = asyncio.all_tasks()

@@ -1,0 +1,143 @@
+"""The inference thread: fair turns, jobs, failures that stay where they are, the ladder."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from server.mailbox import LatestFrame, Packet, VoiceLine
+from server.pacing import MediaClock
+from server.worker import Seat, Worker
+from svp_stream.pipeline.budget import Budget
+from tests.fakes.engines import FakeStreet, Faults
+
+TONE = np.full(960, 0.5, np.float32)
+
+
+def eventually(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    ends = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+class Place:
+    """A seat and what came out of it."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.street = FakeStreet(faults or Faults())
+        self.clock = MediaClock(time.monotonic())
+        self.frames = LatestFrame(self.loop)
+        self.states: list[bool] = []
+        self.failures: list[Exception] = []
+        self.seat = Seat(
+            self.street, self.clock, self.frames, VoiceLine(48_000), Budget(),
+            on_state=lambda s: self.states.append(s.speaking), on_failure=self.failures.append,
+        )  # fmt: skip
+
+    def hear(self, packets: int, first: int = 0) -> None:
+        for i in range(first, first + packets):
+            self.seat.inbox.put(Packet(self.clock.due_s((i + 1) * 960), i * 960, TONE))
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker()
+    made.start()
+    yield made
+    assert made.stop()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    made = Place()
+    yield made
+    made.loop.close()
+
+
+def test_sound_becomes_frames_and_states(worker: Worker, place: Place) -> None:
+    worker.admit(place.seat)
+    place.hear(6)
+    worker.wake()
+    eventually(lambda: place.street._number >= 3)
+    assert place.states[0] is True
+    eventually(lambda: False in place.states), "then nothing comes and silence is fed"
+
+
+def test_jobs_run_in_the_thread_and_bring_back_what_they_raise(worker: Worker) -> None:
+    assert worker.ask(lambda: threading.current_thread().name).result(5) == "inference"
+    with pytest.raises(ZeroDivisionError):
+        worker.ask(lambda: 1 // 0).result(5)
+    assert worker.ask(lambda: 5).result(5) == 5
+
+
+def test_a_failing_seat_is_dismissed_and_the_others_go_on(worker: Worker, place: Place) -> None:
+    bad = Place(Faults(raise_at_s=0.0))
+    worker.admit(bad.seat)
+    worker.admit(place.seat)
+    eventually(lambda: bool(bad.failures))
+    assert isinstance(bad.failures[0], RuntimeError)
+    before = place.street._number
+    eventually(lambda: place.street._number > before + 2)
+    assert worker.seats == 1 and len(bad.failures) == 1
+    bad.loop.close()
+
+
+def test_turns_are_fair(worker: Worker, place: Place) -> None:
+    slow = Place(Faults(frame_takes_s=0.03))
+    slow.hear(10)
+    place.hear(10)
+    worker.admit(slow.seat)
+    worker.admit(place.seat)
+    eventually(lambda: place.street._number >= 5)
+    assert slow.street._number <= 6, "nobody is served to the end before the others have a turn"
+    worker.dismiss(slow.seat)
+    slow.loop.close()
+
+
+def test_a_dismissed_seat_gets_no_further_turn(worker: Worker, place: Place) -> None:
+    worker.admit(place.seat)
+    eventually(lambda: place.street._number > 0)
+    worker.dismiss(place.seat)
+    worker.dismiss(place.seat)
+    worker.ask(lambda: None).result(5)
+    number = place.street._number
+    place.hear(4)
+    worker.wake()
+    worker.ask(lambda: None).result(5)
+    assert place.street._number == number
+
+
+def test_orders_are_carried_out_in_the_thread(worker: Worker, place: Place) -> None:
+    worker.admit(place.seat)
+    names: list[str] = []
+    place.seat.orders.put(lambda street: names.append(threading.current_thread().name))
+    worker.wake()
+    eventually(lambda: names == ["inference"])
+
+
+def test_work_that_is_too_slow_goes_down_the_ladder_and_sound_is_dropped_from_the_oldest(worker: Worker) -> None:
+    slow = Place(Faults(frame_takes_s=0.09))
+    worker.admit(slow.seat)
+    for i in range(100):
+        slow.seat.inbox.put(Packet(time.monotonic(), i * 960, TONE))
+        worker.wake()
+        time.sleep(0.01)
+    eventually(lambda: slow.street.effort > 0 or slow.seat.budget.drops.snapshot()["repeated"] > 0)
+    worker.dismiss(slow.seat)
+    assert slow.seat.inbox.dropped > 0
+    slow.loop.close()
+
+
+def test_stop_ends_the_thread() -> None:
+    worker = Worker()
+    assert worker.stop()
+    running = Worker()
+    running.start()
+    assert running.stop()
