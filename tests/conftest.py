@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a person may have set for their own server must not leak into the tests."""
     for name in ("SVP_TOKEN", "SVP_BACKEND"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole weights folder of tiny random models, read-only by agreement; see `tests.fakes.tiny_weights`."""
+    from tests.fakes.tiny_weights import write_tiny_weights
+
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    write_tiny_weights(folder)
+    return folder
