@@ -9,6 +9,7 @@ one another, so smoothness is taught), and the gap between the lips, which count
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from svp_stream.arkit import SPEECH, SPEECH_INDEX, UPPER
-from svp_stream.diffusion.conditioner import KIND, Conditioner, ConditionerConfig, gather_windows
+from svp_stream.diffusion.conditioner import KIND, Condition, Conditioner, ConditionerConfig, gather_windows
 from svp_stream.packets import Float32
 from svp_stream.style.prior import StyleEncoder, load_prior
 from svp_stream.style.projection import ProjectionConfig, StyleProjection
@@ -30,7 +31,7 @@ from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig,
 from svp_stream.training.expression_check import check, draw_check
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.style_clips import stack, two_cuts
-from svp_stream.weights_file import save_weights, sha256
+from svp_stream.weights_file import load_into, read_weights, save_weights, sha256
 
 WEIGHTS: Final = "conditioner.safetensors"
 PLAIN: Final = NAMED["neutral"]
@@ -64,6 +65,8 @@ class ExpressionTrainConfig(BaseModel):
     acceleration: float = Field(default=0.3, ge=0)
     closure: float = Field(default=2.0, ge=0)
     upper_weight: float = Field(default=0.4, gt=0)
+    start: Path | None = Field(default=None, description="conditioner.safetensors to go on from; none: from scratch")
+    keep: float = Field(default=1.0, ge=0, description="how firmly to hold the free tokens of `start`")
 
 
 class ExpressionModel(nn.Module):
@@ -74,13 +77,16 @@ class ExpressionModel(nn.Module):
         self.conditioner = Conditioner(conditioner)
         self.projection = StyleProjection(projection)
 
-    def forward(self, audio: Tensor, heard: Tensor, s: Tensor, styled: Tensor, strength: Tensor) -> Tensor:
-        """audio [B, F, W, A], heard [B, F, W], s [B, D], styled [B] (0: null style), strength [B] -> [B, F, 42]."""
+    def forward(self, audio: Tensor, heard: Tensor, s: Tensor, styled: Tensor, strength: Tensor) -> Condition:
+        """audio [B, F, W, A], heard [B, F, W], s [B, D], styled [B] (0: null style), strength [B].
+
+        Returns tokens [B * F, N, C] and expression [B, F, 42].
+        """
         b, f = audio.shape[:2]
         style = self.projection(s) * styled[:, None, None]
         rows = (x.repeat_interleave(f, dim=0) for x in (style, strength))
-        expression: Tensor = self.conditioner(audio.flatten(0, 1), heard.flatten(0, 1), *rows).expression
-        return expression.reshape(b, f, -1)
+        found: Condition = self.conditioner(audio.flatten(0, 1), heard.flatten(0, 1), *rows)
+        return Condition(found.tokens, found.expression.reshape(b, f, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +127,15 @@ class ExpressionStage:
         )
         self.known = self._know_styles()
         mean, self.deviation = self._statistics()
-        with torch.no_grad():
-            self._model.conditioner.express.bias.copy_(mean)
-            self._model.conditioner.express.weight.mul_(self.deviation[:, None])
+        self.before: ExpressionModel | None = None
+        if config.start:
+            self.before = copy.deepcopy(self._model)
+            load_into(self.before, read_weights(config.start, KIND)[1], config.start)
+            self._model.load_state_dict(self.before.state_dict())
+        else:
+            with torch.no_grad():
+                self._model.conditioner.express.bias.copy_(mean)
+                self._model.conditioner.express.weight.mul_(self.deviation[:, None])
         self.weight = torch.ones(len(SPEECH))
         self.weight[[SPEECH_INDEX[n] for n in UPPER]] = config.upper_weight
 
@@ -189,7 +201,8 @@ class ExpressionStage:
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See the card."""
         c, truth = self.config, batch["target"]
-        guess = model(batch["audio"], batch["heard"], batch["s"], batch["styled"], batch["strength"])
+        given = [batch[name] for name in ("audio", "heard", "s", "styled", "strength")]
+        tokens, guess = model(*given)
         error = (guess - truth) / self.deviation
         value = (self.weight * F.huber_loss(error, torch.zeros_like(error), reduction="none")).mean()
         velocity, acceleration = (error.diff(n=n, dim=1) for n in (1, 2))
@@ -199,7 +212,13 @@ class ExpressionStage:
         shut = (truth[..., CLOSE] / truth[..., JAW].clamp(min=0.02)).clamp(max=1)
         lips = ((1 + 3 * shut) * (gap - true_gap).abs()).mean() / self.deviation[JAW]
         total = value + c.velocity * speed + c.acceleration * smooth + 0.25 * c.closure * lips
-        return total, {"value": value.item(), "velocity": speed.item(), "lips": lips.item()}
+        logs = {"value": value.item(), "velocity": speed.item(), "lips": lips.item()}
+        if self.before is not None and c.keep:
+            with torch.no_grad():
+                known = self.before(*given).tokens
+            drift = (tokens[:, 1:] - known[:, 1:]).square().mean()
+            total, logs = total + c.keep * drift, logs | {"drift": drift.item()}
+        return total, logs
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """See `expression_check.check`."""

@@ -32,11 +32,11 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> CoefficientBank:
     return tiny_bank(tmp_path_factory.mktemp("bank"))
 
 
-def stage_of(bank: CoefficientBank) -> ExpressionStage:
+def stage_of(bank: CoefficientBank, config: ExpressionTrainConfig = CONFIG) -> ExpressionStage:
     """A stage over a random prior, which is enough to tell styles apart."""
     torch.manual_seed(0)
     prior = StylePrior(PriorConfig(expression_dim=42, audio_dim=16, width=16, layers=1, style_dim=16)).eval()
-    return ExpressionStage(CONFIG, bank, prior.encoder, "0" * 64)
+    return ExpressionStage(config, bank, prior.encoder, "0" * 64)
 
 
 def test_batch_hangs_on_its_generator_alone(bank: CoefficientBank) -> None:
@@ -76,6 +76,19 @@ def test_trains_end_to_end_and_loads_on_the_street(bank: CoefficientBank, tmp_pa
     s = torch.from_numpy(stage.known[1].mu[0])
     spoken = speak(Loaded(), bank.train[1], s)
     assert spoken.shape == (bank.train[1].frames, 42) and spoken.min() >= 0 and spoken.max() <= 1
+
+
+def test_goes_on_from_weights_and_holds_on_to_their_free_tokens(bank: CoefficientBank, tmp_path: Path) -> None:
+    first = stage_of(bank)
+    first.export(first.model, tmp_path)
+    onward = stage_of(bank, CONFIG.model_copy(update={"start": tmp_path / WEIGHTS}))
+    batch = onward.batch(np.random.default_rng(1), 4)
+    assert onward.loss(onward.model, batch, 0.0)[1]["drift"] == 0
+    assert isinstance(onward.model, ExpressionModel)
+    with torch.no_grad():
+        onward.model.conditioner.queries.mul_(1.5)
+    assert onward.loss(onward.model, batch, 0.0)[1]["drift"] > 1e-4
+    assert "drift" not in first.loss(first.model, batch, 0.0)[1]
 
 
 @pytest.mark.parametrize("shift", [-2, 0, 3])
