@@ -1,4 +1,4 @@
-"""Weights as safetensors with their configuration inside and their hash beside: nothing that users exchange can run code.
+"""Weights as safetensors, configuration inside and hash beside: nothing that users exchange can run code.
 
 A file `NAME.safetensors` carries its `kind` and its `config` (JSON) as metadata. `hashes.json` in the same folder maps
 file names to SHA-256; a file listed there must match it.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from svp_stream.errors import WeightsError
@@ -29,15 +29,29 @@ def sha256(path: Path) -> str:
 def save_weights(path: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, half: bool) -> str:
     """Write atomically (float tensors as fp16 when `half`), record the hash beside, return it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cast = {k: (v.half() if half and v.is_floating_point() else v).detach().cpu().contiguous() for k, v in tensors.items()}
+    cast = {}
+    for name, value in tensors.items():
+        chosen = value.half() if half and value.is_floating_point() else value
+        cast[name] = chosen.detach().cpu().contiguous()
     beside = path.with_suffix(".tmp")
-    save_file(cast, str(beside), metadata={"kind": kind, "config": json.dumps(dict(config), sort_keys=True)})
+    data = save(cast, metadata={"kind": kind, "config": json.dumps(dict(config), sort_keys=True)})
+    beside.write_bytes(_ordered(data))
     beside.replace(path)
     listing = path.parent / HASHES
     hashes: dict[str, str] = json.loads(listing.read_text()) if listing.exists() else {}
     hashes[path.name] = sha256(path)
     listing.write_text(json.dumps(dict(sorted(hashes.items())), indent=1) + "\n")
     return hashes[path.name]
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with the keys of its header in order: safetensors writes metadata in no fixed order, and presets
+    and caches know a file by its hash, so equal weights must give equal bytes."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = header.encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def read_weights(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -65,7 +79,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as e:
-        raise WeightsError(f"weights {path} do not fit this version of the model: {str(e).splitlines()[-1].strip()}") from e
+        reason = str(e).splitlines()[-1].strip()
+        raise WeightsError(f"weights {path} do not fit this version of the model: {reason}") from e
     module.eval().requires_grad_(False)
 
 
