@@ -108,6 +108,8 @@ class MiniFace:
         st = self._state
         point = self._point(style)
         st.glide = st.glide.toward(point, self._next_pts())
+        # Frames may repeat until the glide is over: what was kept of the style before must not outlive it.
+        st.style = None
         st.motion.set_manner(self._engine.manner(self._sample(point)))
 
     def set_avatar(self, name: str) -> None:
