@@ -252,6 +252,28 @@ def style_show(
     typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
 
 
+@styles.command("sheet")
+def style_sheet(
+    speech: Annotated[Path, typer.Argument(help="Any file with sound that FFmpeg reads.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A .png: styles by moments; a .webp: a moving picture.")],
+    names: Annotated[str, typer.Option("--styles", help="Names or paths, with commas between.")] = "warm,cheerful",
+    columns: Annotated[int, typer.Option(min=1, help="Moments in a contact sheet.")] = 8,
+    engine: EngineOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """The same speech in several styles, as one picture."""
+    from svp_stream.pipeline import build, sheet
+
+    config, made, shelf = _street(profile, engine)
+    chosen = [_style(config, shelf, name.strip(), None, None) for name in names.split(",")]
+    sound = sheet.read_speech(speech)
+    vad, rule = build.build_vad(config), build.build_rule(config)
+    if out.suffix == ".webp":
+        sheet.write_moving(out, made, chosen, sound, vad=vad, rule=rule)
+    else:
+        sheet.write_sheet(out, made, chosen, sound, columns=columns, vad=vad, rule=rule)
+
+
 def _street(profile: Path | None, engine: str | None) -> tuple[Config, Engine, Shelf]:
     from svp_stream.config import load_config
     from svp_stream.pipeline import build
