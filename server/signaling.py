@@ -129,7 +129,7 @@ class Signaling:
             street = await asyncio.wrap_future(self._worker.ask(lambda: self._studio.street(manner)))
         except SvpError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a model may raise ends this call only
             logger.exception("call %s: the engine made no stream", place.id)
             raise WhipError(500, f"the avatar could not be made: {type(error).__name__}") from error
         peer = Peer(
