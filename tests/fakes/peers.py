@@ -165,7 +165,7 @@ class Caller:
                 return
             now, pts_s = time.monotonic(), float(frame.pts * frame.time_base)
             if isinstance(frame, av.VideoFrame):
-                self.pictures.append(Picture(now, pts_s, frame.to_ndarray(format="rgb24")))
+                self.pictures.append(Picture(now, pts_s, frame.to_ndarray(format="rgb24").astype(np.uint8)))
             else:
                 pcm = frame.to_ndarray().reshape(-1, 2).astype(np.float32) / 32768
                 self.sounds.append(Sound(now, pts_s, pcm.mean(axis=1)))

@@ -13,8 +13,8 @@ from server.whip import Candidate, Fragment, Offer, WhipError, parse_fragment, p
 from tests.server.test_whip import HOST, MDNS, OFFER, SIX, SRFLX
 
 TOKENS = [
-    "a=candidate:" + HOST, "a=mid:0", "a=mid:", "a=ice-ufrag:", "a=", "m=", "m=video 9 UDP/TLS/RTP/SAVPF", "\r\n", "\n\n",
-    "a=setup:active", "a=setup:", "v=0", "=", "\0", "é", " ", "a=fingerprint:", "a=end-of-candidates", "999999999999999999",
+    "a=candidate:" + HOST, "a=mid:0", "a=mid:", "a=ice-ufrag:", "a=", "m=", "m=video 9 UDP/TLS/RTP/SAVPF", "\r\n", "\n",
+    "a=setup:active", "a=setup:", "v=0", "=", "\0", "é", " ", "a=fingerprint:", "a=end-of-candidates", "99999999999999",
 ]  # fmt: skip
 
 
@@ -68,13 +68,14 @@ def test_anything_at_all(body: bytes) -> None:
         assert error.status in (400, 413) and str(error)
 
 
+CANDIDATES = r"\A[a-z0-9+/]{1,8} [0-9]{1,6} (udp|tcp|x) [0-9]{1,11} [0-9a-f.:]{1,20} [0-9]{1,6} typ (host|relay|x)\Z"
 tokens = st.text("abcXYZ019+/", min_size=1, max_size=12)
+candidates = st.builds(Candidate, st.sampled_from("0123"), st.sampled_from([HOST, SRFLX, MDNS, SIX]))
 fragments = st.builds(
     Fragment,
     ufrag=st.none() | tokens,
     pwd=st.none() | tokens,
-    candidates=st.lists(st.builds(Candidate, st.sampled_from("0123"), st.sampled_from([HOST, SRFLX, MDNS, SIX])), max_size=9)
-    .map(lambda found: tuple(sorted(found, key=lambda c: c.mid))),
+    candidates=st.lists(candidates, max_size=9).map(lambda found: tuple(sorted(found, key=lambda c: c.mid))),
     complete=st.booleans(),
 )  # fmt: skip
 
@@ -88,7 +89,7 @@ def test_what_is_written_reads_back(fragment: Fragment) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.from_regex(r"\A[a-z0-9+/]{1,8} [0-9]{1,6} (udp|tcp|x) [0-9]{1,11} [0-9a-f.:]{1,20} [0-9]{1,6} typ (host|relay|x)\Z"))
+@given(st.from_regex(CANDIDATES))
 def test_candidates_that_we_take_are_read_by_aiortc(line: str) -> None:
     try:
         found = parse_fragment(f"a=mid:0\na=candidate:{line}\n".encode()).candidates

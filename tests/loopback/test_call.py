@@ -1,4 +1,4 @@
-"""A whole call over real aiortc connections on loopback: pictures, voice, orders, events, and what is left at the end."""
+"""A whole call over real aiortc connections on loopback: pictures, voice, orders, events."""
 
 from __future__ import annotations
 

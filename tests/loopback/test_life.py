@@ -222,9 +222,8 @@ async def test_offers_that_cannot_be_answered(change: object, status: int, words
 
 
 async def test_a_model_that_fails_to_warm_up_is_told_and_no_call_is_taken() -> None:
-    house = House(
-        fake_studio(engine=FakeEngine(WeightsError("mini/unet.safetensors: hash differs"))), Guard(None, True), capacity=1
-    )
+    broken = FakeEngine(WeightsError("mini/unet.safetensors: hash differs"))
+    house = House(fake_studio(engine=broken), Guard(None, True), capacity=1)
     async with house.lifespan(house.app), client(house) as http:
         await until(lambda: house.readiness.failure is not None, "failure")
         ready = await http.get("/readyz")

@@ -50,9 +50,14 @@ async def test_the_latest_frame_wins() -> None:
 
 async def test_frames_from_a_busy_thread_come_in_order() -> None:
     box = LatestFrame(asyncio.get_running_loop())
-    thread = threading.Thread(target=lambda: [box.put(frame(i)) for i in range(2000)])
+
+    def make() -> None:
+        for pts in range(2000):
+            box.put(frame(pts))
+
+    thread = threading.Thread(target=make)
     thread.start()
-    seen = []
+    seen: list[int] = []
     while not seen or seen[-1] != 1999:
         seen.append((await asyncio.wait_for(box.get(), 5.0)).pts)
     thread.join()

@@ -68,7 +68,7 @@ def test_codec_first(first: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("header", "name"),
-    [("localhost:8080", "localhost"), ("127.0.0.1", "127.0.0.1"), ("[::1]:80", "::1"), ("::1", "::1"), ("a.b:1", "a.b")],
+    [("localhost:80", "localhost"), ("127.0.0.1", "127.0.0.1"), ("[::1]:80", "::1"), ("::1", "::1"), ("a.b:1", "a.b")],
 )
 def test_hostname(header: str, name: str) -> None:
     assert hostname(header) == name
@@ -105,7 +105,8 @@ def sound(rate: int, layout: str, fmt: str, pts: int = 0) -> av.AudioFrame:
     n = rate // 50
     tone = (0.5 * np.sin(2 * np.pi * 400 * np.arange(n) / rate) * 32767).astype(np.int16)
     channels = 2 if layout == "stereo" else 1
-    data = np.repeat(tone, channels).reshape(1, -1) if fmt == "s16" else np.repeat(tone.reshape(1, -1), channels, axis=0)
+    planes = np.repeat(tone.reshape(1, -1), channels, axis=0)
+    data = planes.T.reshape(1, -1) if fmt == "s16" else planes
     frame = av.AudioFrame.from_ndarray(data, format=fmt, layout=layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, pts, Fraction(1, rate)
     return frame

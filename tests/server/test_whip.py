@@ -29,7 +29,8 @@ def crlf(text: str) -> bytes:
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_an_offer_is_read_with_any_line_ending(ending: str) -> None:
     offer = parse_offer(OFFER.replace("\n", ending).encode())
-    assert [(s.kind, s.mid, s.direction) for s in offer.sections] == [("audio", "0", "sendrecv"), ("video", "1", "recvonly")]
+    read = [(s.kind, s.mid, s.direction) for s in offer.sections]
+    assert read == [("audio", "0", "sendrecv"), ("video", "1", "recvonly")]
     assert offer.ufrag == "abcd" and offer.passive_allowed
 
 
@@ -91,12 +92,14 @@ def test_fragments_both_ways(fragment: Fragment) -> None:
 
 
 def test_rfc_8840_example_with_candidate_before_its_mid_and_a_group() -> None:
-    text = f"a=ice-ufrag:abcd\na=group:BUNDLE 0\nm=audio 9 UDP/TLS/RTP/SAVPF 0\na=candidate:{HOST}\na=mid:0\na=end-of-candidates\n"
+    media = f"m=audio 9 UDP/TLS/RTP/SAVPF 0\na=candidate:{HOST}\na=mid:0\na=end-of-candidates\n"
+    text = "a=ice-ufrag:abcd\na=group:BUNDLE 0\n" + media
     assert parse_fragment(text.encode()) == Fragment("abcd", None, (Candidate("0", HOST),), True)
 
 
 @pytest.mark.parametrize(
-    "line", ["1 2 udp 1 1.2.3.4 5 typ host", "1 1 tcp 1 1.2.3.4 9 typ host tcptype active", "1 1 udp 1 1.2.3.4 0 typ host"]
+    "line",
+    ["1 2 udp 1 1.2.3.4 5 typ host", "1 1 tcp 1 1.2.3.4 9 typ host tcptype active", "1 1 udp 1 1.2.3.4 0 typ host"],
 )
 def test_candidates_that_we_cannot_use_are_dropped(line: str) -> None:
     assert parse_fragment(f"m=audio 9 X 0\na=mid:0\na=candidate:{line}\n".encode()).candidates == ()

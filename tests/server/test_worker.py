@@ -67,7 +67,7 @@ def test_sound_becomes_frames_and_states(worker: Worker, place: Place) -> None:
     worker.wake()
     eventually(lambda: place.street._number >= 3)
     assert place.states[0] is True
-    eventually(lambda: False in place.states), "then nothing comes and silence is fed"
+    eventually(lambda: False in place.states)  # then nothing comes and silence is fed
 
 
 def test_jobs_run_in_the_thread_and_bring_back_what_they_raise(worker: Worker) -> None:
