@@ -45,8 +45,10 @@ from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.sheets import tile, write_png
 
 logger = logging.getLogger(__name__)
-SHARP: Final = {"lip_open": 6.0, "lip_width": 3.0, "eye_open_left": 2.0, "eye_open_right": 2.0, "jawOpen": 2.0}
+SHARP: Final = {"lip_open": 6.0, "lip_width": 3.0, "eye_open_left": 6.0, "eye_open_right": 6.0, "jawOpen": 2.0}
 """Readings that count more than once in the loss."""
+BLINKS: Final = 0.2
+"""Share of a batch that is drawn from pictures of closing lids, which are rare and short."""
 RIDGE: Final = 1e-3
 """Of the closed form, as a share of the mean variance of a feature."""
 STILL: Final = 0.02
@@ -58,7 +60,7 @@ class EvaluatorTrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    loop: LoopConfig = LoopConfig.model_validate({"steps": 1500, "batch": 32, "lr": 2e-3, "warmup": 40, "ema": 0.99,
+    loop: LoopConfig = LoopConfig.model_validate({"steps": 2400, "batch": 32, "lr": 2e-3, "warmup": 40, "ema": 0.99,
                                                   "weight_decay": 0.02, "threads": 1, "sheet_every_s": 3600.0})
     every: int = Field(2, ge=1, description="take every n-th picture; neighbours are nearly the same")
     side: int = Field(128, ge=32, multiple_of=16)
@@ -79,6 +81,8 @@ class EvaluatorStage:
         if not len(self.train) or not len(self.held_out):
             raise MediaError("the gauge needs pictures of both splits, 'train' and 'heldout'")
         self.speech = speech
+        lids = readings[self.train][:, [READING["eye_open_left"], READING["eye_open_right"]]].min(1)
+        self.blinks = self.train[lids < 0.6 * np.median(lids)]
         self._model = Evaluator(GaugeConfig(config.side, config.widths, config.features),
                                 JudgeConfig(TRAINING_STYLES, config.judge_width))
         self._model.judge.requires_grad_(False)
@@ -96,6 +100,9 @@ class EvaluatorStage:
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Pictures [B, 4, s, s] and standardised readings [B, 49]."""
         at = rng.choice(self.train, size)
+        if len(self.blinks):
+            at[: round(size * BLINKS)] = rng.choice(self.blinks, round(size * BLINKS))
+        at = rng.permutation(at)
         gauge = self._model.gauge
         target = (torch.from_numpy(self.readings[at]) - gauge.mean) / gauge.std
         return {"pictures": torch.from_numpy(self.pictures[at]).permute(0, 3, 1, 2).float(), "target": target}

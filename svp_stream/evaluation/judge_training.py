@@ -54,13 +54,14 @@ class Mimic:
         return cls(*(np.asarray(a, np.float32) for a in (weight, bias, means.std(0), rest)))
 
     def worsen(self, track: Float32, rng: np.random.Generator) -> Float32:
-        """A track [T, 42] as the gauge might read it."""
-        size = rng.uniform(0.5, CAUTION)
+        """A track [T, 42] as the gauge might read it, or a better gauge: anything between its reading and the truth."""
+        size, share = rng.uniform(0.0, CAUTION), rng.uniform()
         jitter = rng.standard_normal(track.shape)
         for t in range(1, len(jitter)):
             jitter[t] = 0.7 * jitter[t - 1] + 0.714 * jitter[t]
         constant = self.clip_error * rng.standard_normal(track.shape[1])
-        worse = track @ self.weight + self.bias + size * (constant + self.frame_error * jitter)
+        read = track + share * (track @ self.weight + self.bias - track)
+        worse = read + size * (constant + self.frame_error * jitter)
         return np.asarray(worse, np.float32)
 
 
