@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ class OpenVinoBackend:
     def _convert(self, name: str, module: nn.Module, example: Sequence[Tensor]) -> Any:
         shapes = [ov.PartialShape(list(t.shape)) for t in example]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                # The converter traces through parts of torch that are deprecated; the user can do nothing about it.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", FutureWarning)
                 model = ov.convert_model(module.eval(), example_input=tuple(example), input=shapes)
             return self._core.compile_model(model, "CPU", self._properties)
         except Exception as e:  # the converter and the compiler raise many kinds; all end the same way for the user
