@@ -172,7 +172,7 @@ class Peer:
         self._sound.stop()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._connection.close()
+                await seams.close(self._connection)
         except TimeoutError:
             logger.warning("call %s: the connection did not close in %.0f s", self.name, CLOSE_TIMEOUT_S)
         self._on_closed(self)

@@ -8,11 +8,13 @@ Remembers: nothing. `tests/server/test_seams.py` pins each name and its effect, 
   (20-100 ms); the video gets a stream of its own.
 - As DTLS client aiortc offers ECDSA suites only, so peers with RSA certificates fail; as DTLS server it takes both.
 - The bit rates of its encoders are constants of their modules.
+- A connection that is closed while it comes about leaves a task of aioice behind.
 - aioice gathers no loopback address, but a caller on this very machine may have no other.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,6 +29,8 @@ from aiortc.rtp import RtpPacket
 _JITTER_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
 _HALF: Final = 1 << 15
 LOOPBACK: Final = "127.0.0.1"
+CHECK_PAUSE_S: Final = 0.1
+"""Longer than the 20 ms between two connectivity checks of aioice."""
 
 HostAddresses = Callable[[bool, bool], list[str]]
 
@@ -121,6 +125,20 @@ def received_packets(connection: RTCPeerConnection) -> int:
         for stats in transport._get_stats().values():
             total += stats.packetsReceived
     return total
+
+
+async def close(connection: RTCPeerConnection) -> None:
+    """Closes, and ends what aioice leaves running when a connection is closed in the moment in which it comes about:
+    the task that asks every 5 s whether the other side still consents (RFC 7675), for ever."""
+    transports = {t.receiver.transport.transport for t in connection.getTransceivers()}
+    await connection.close()
+    agents = [transport._connection for transport in transports]
+    if any(agent._query_consent_task is None for agent in agents):
+        await asyncio.sleep(CHECK_PAUSE_S)  # `connect`, resumed once more, starts that task
+    left = [a._query_consent_task for a in agents if a._query_consent_task and not a._query_consent_task.done()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def _of_kind(receivers: list[Any], kind: str) -> list[Any]:

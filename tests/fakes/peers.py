@@ -20,7 +20,9 @@ import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from server import seams
 from svp_stream.packets import Bytes, Float32, Floats
+from tests.fakes.engines import read_loudness
 
 SDP = {"Content-Type": "application/sdp"}
 PACKET = 960
@@ -148,11 +150,15 @@ class Caller:
         await until(lambda: len(self.pictures) >= seen + frames, f"{frames} pictures", timeout_s)
         return self.pictures[seen : seen + frames]
 
+    def shows(self) -> float:
+        """The loudness in the newest picture of the fake engine, NaN before the first."""
+        return read_loudness(self.pictures[-1].rgb) if self.pictures else float("nan")
+
     async def hang_up(self, delete: bool = True) -> None:
         """DELETE and close, or just vanish."""
         if delete and self.location:
             await self.http.delete(self.location)
-        await self.connection.close()
+        await seams.close(self.connection)
         for task in self._watching:
             task.cancel()  # the track of a receiver that never began does not end
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -175,5 +181,5 @@ async def until(true: Callable[[], bool], what: str, timeout_s: float = 10.0) ->
     """Waits for a condition; fails with its name."""
     ends = time.monotonic() + timeout_s
     while not true():
-        assert time.monotonic() < ends, f"no {what} within {timeout_s} s"
+        assert time.monotonic() < ends, f"no {what} within {timeout_s} s; tasks: {asyncio.all_tasks()}"
         await asyncio.sleep(0.01)
