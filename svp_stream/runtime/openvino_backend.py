@@ -63,9 +63,8 @@ class OpenVinoBackend:
         shapes = [ov.PartialShape(list(t.shape)) for t in example]
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                # The converter traces through parts of torch that are deprecated; the user can do nothing about it.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.simplefilter("ignore", FutureWarning)
+                # The converter traces, which torch deprecates, and warns of shapes taken as constant, as is wanted here.
+                warnings.simplefilter("ignore")
                 model = ov.convert_model(module.eval(), example_input=tuple(example), input=shapes)
             return self._core.compile_model(model, "CPU", self._properties)
         except Exception as e:  # the converter and the compiler raise many kinds; all end the same way for the user

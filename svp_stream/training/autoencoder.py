@@ -95,7 +95,8 @@ class AutoencoderStage:
         matte = F.l1_loss(out[:, 3:], alpha)
         c = self.config
         loss = colour + 0.5 * c.gradient_weight * edges + c.alpha_weight * matte
-        return loss, {"colour": float(colour), "psnr": psnr(float((error**2).mean())), "matte": float(matte)}
+        logs = {"colour": float(colour.detach()), "matte": float(matte.detach())}
+        return loss, logs | {"psnr": psnr(float(error.detach().square().mean()))}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR in dB on held-out pictures: whole frame and face box; mean absolute error of the matte in [0, 1]."""

@@ -51,7 +51,7 @@ class ConsistencyStage(VideoStage):
         drift, estimate = self.consistency(model, half, progress)
         pixels = self.pixels(estimate[: self.config.pixel_frames], half[: self.config.pixel_frames])
         loss = anchor + self.config.consistency_weight * drift + self.config.pixel_weight * pixels
-        return loss, logs | {"consistency": float(drift), "pixels": float(pixels)}
+        return loss, logs | {"consistency": float(drift.detach()), "pixels": float(pixels.detach())}
 
     def consistency(self, model: nn.Module, at: Indices, progress: float) -> tuple[Tensor, Tensor]:
         """Pseudo-Huber distance between the estimates at t and r, and the estimate at t with gradient."""

@@ -88,7 +88,7 @@ class ImageStage:
         snr = (ALPHA[t] / SIGMA[t]).square()
         loss = (error * snr.clamp(max=self.config.min_snr).clamp(min=1.0)).mean()
         cold = t == SCHEDULE.cold
-        return loss, {"cold": float(error[cold].mean()) if bool(cold.any()) else 0.0}
+        return loss, {"cold": float(error.detach()[cold].mean()) if bool(cold.any()) else 0.0}
 
     @torch.no_grad()
     def draw(self, model: nn.Module, at: Indices, steps: int = 1) -> Tensor:

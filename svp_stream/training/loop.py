@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -133,7 +134,11 @@ def run_stage(stage: TrainingStage, config: LoopConfig, out: Path, *, minutes: f
     (out / "sheets").mkdir(exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
+    # Accelerate keeps the precision of a process's first run for ever; a second stage may want another.
+    AcceleratorState._reset_state()
+    # Precision is ours, not the accelerator's: its state is one for the process, and stages of both kinds may follow.
+    accelerator = Accelerator()
+    device = accelerator.device
     parameters = [p for p in stage.model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
     run = _restore(stage.model, optimiser, out / "checkpoint.pt")
@@ -151,8 +156,8 @@ def run_stage(stage: TrainingStage, config: LoopConfig, out: Path, *, minutes: f
             group["lr"] = config.lr * _lr_scale(config, run.step, progress)
         rng = np.random.default_rng([config.seed, run.step])
         torch.manual_seed(int(rng.integers(2**31)))
-        batch = {k: v.to(accelerator.device) for k, v in stage.batch(rng, config.batch).items()}
-        with accelerator.autocast():
+        batch = {k: v.to(device) for k, v in stage.batch(rng, config.batch).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, logs = stage.loss(model, batch, progress)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(parameters, config.grad_clip)

@@ -103,8 +103,8 @@ class VideoStage(ImageStage):
         error = ((estimate.float() - x0).square() * weight).mean((1, 2, 3))
         change = (((estimate.float() - previous) - (x0 - before)).square() * weight).mean((1, 2, 3))
         loss = error.mean() + self.config.change_weight * change[warm].mean() if bool(warm.any()) else error.mean()
-        logs = {"warm": float(error[warm].mean()) if bool(warm.any()) else 0.0}
-        return loss, logs | {"rest": float(error[~warm].mean()) if not bool(warm.all()) else 0.0}
+        logs = {"warm": float(error.detach()[warm].mean()) if bool(warm.any()) else 0.0}
+        return loss, logs | {"rest": float(error.detach()[~warm].mean()) if not bool(warm.all()) else 0.0}
 
     @torch.no_grad()
     def past(self, model: nn.Module, at: Indices, before: Tensor) -> tuple[Tensor, Tensor | None]:
