@@ -63,7 +63,7 @@ class OpenVinoBackend:
         shapes = [ov.PartialShape(list(t.shape)) for t in example]
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                # The converter traces, which torch deprecates, and warns of shapes taken as constant, as is wanted here.
+                # The converter traces, which torch deprecates, and warns of shapes taken as constant: as wanted here.
                 warnings.simplefilter("ignore")
                 model = ov.convert_model(module.eval(), example_input=tuple(example), input=shapes)
             return self._core.compile_model(model, "CPU", self._properties)
