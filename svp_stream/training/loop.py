@@ -20,7 +20,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -134,8 +133,6 @@ def run_stage(stage: TrainingStage, config: LoopConfig, out: Path, *, minutes: f
     (out / "sheets").mkdir(exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    # Accelerate keeps the precision of a process's first run for ever; a second stage may want another.
-    AcceleratorState._reset_state()
     # Precision is ours, not the accelerator's: its state is one for the process, and stages of both kinds may follow.
     accelerator = Accelerator()
     device = accelerator.device
