@@ -33,9 +33,9 @@ from svp_stream.synthetic.articulation import articulate
 from svp_stream.synthetic.styles import NAMED
 from svp_stream.weights_file import sha256
 
-STYLE_CLIPS: Final = 4
+STYLE_CLIPS: Final = 3
 """Clips that each preset is judged on."""
-STYLE_S: Final = 4.8
+STYLE_S: Final = 4.0
 DIVERSITY_SEEDS: Final = 5
 LAW_S: Final = 2.0
 CHUNKS: Final = (FRAME_TICKS, 997)

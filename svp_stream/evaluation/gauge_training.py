@@ -134,8 +134,9 @@ class EvaluatorStage:
     @torch.no_grad()
     def refit(self, gauge: Gauge, passes: int = 2) -> None:
         """The last layer in closed form: ridge regression of the readings on features of disturbed pictures."""
-        looks = torch.cat([self._rough(gauge.look, self.train, seed) for seed in range(1, passes + 1)]).double()
-        target = ((torch.from_numpy(self.readings[self.train]) - gauge.mean) / gauge.std).double().repeat(passes, 1)
+        at = np.concatenate([self.train, self.blinks, self.blinks, self.blinks])
+        looks = torch.cat([self._rough(gauge.look, at, seed) for seed in range(1, passes + 1)]).double()
+        target = ((torch.from_numpy(self.readings[at]) - gauge.mean) / gauge.std).double().repeat(passes, 1)
         mean, level = looks.mean(0), target.mean(0)
         centred = looks - mean
         gram = centred.T @ centred / len(looks)

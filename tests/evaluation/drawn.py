@@ -6,11 +6,13 @@ In: a folder. Out: clips `<id>.npz`, `.mp4`, `.matte.mp4` with all of their trut
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svp_stream.arkit import ARKIT, INDEX
-from svp_stream.packets import Bytes, Float32
+from svp_stream.packets import Bytes, Float32, Floats
 from svp_stream.synthetic import sidecar
 from svp_stream.synthetic.landmarks import LANDMARKS
 from svp_stream.synthetic.video import ClipWriter
@@ -56,7 +58,7 @@ def truth_of(mouth: Float32, lids: Float32) -> tuple[Float32, Float32]:
     frames = len(mouth)
     marks = np.zeros((frames, len(LANDMARKS), 2), np.float32)
 
-    def put(name: str, cx: float, cy: Float32 | float) -> None:
+    def put(name: str, cx: float, cy: Floats | float) -> None:
         marks[:, LANDMARKS.index(name), 0], marks[:, LANDMARKS.index(name), 1] = cx, cy
 
     put("inner_lip_top", 32, 46 - mouth * EYES / 2)
@@ -81,8 +83,9 @@ def write_clip(folder: Path, name: str, *, frames: int, style: str, voice: str, 
     pose[:, 5] = pose[:, 6] = 1 - lids / 0.3
     rng = np.random.default_rng([seed, 1])
     sound = rng.standard_normal(frames * 640) * np.repeat(mouth, 640) * 4000
-    arrays = {
-        "expression": face, "pose": pose, "stress": mouth, "audio": sound.astype(np.int16),
+    audio = sound.astype(np.int16)
+    arrays: dict[str, NDArray[Any]] = {
+        "expression": face, "pose": pose, "stress": mouth, "audio": audio,
         "style_vector": np.zeros(3, np.float32), "manner": np.zeros(3, np.float32),
     }
     if picture:
@@ -90,7 +93,7 @@ def write_clip(folder: Path, name: str, *, frames: int, style: str, voice: str, 
         with ClipWriter(folder / f"{name}.mp4", SIDE, 4, 4) as writer:
             for m, e in zip(mouth, lids, strict=True):
                 writer.add(draw(m, e), np.full((SIDE, SIDE), 255, np.uint8))
-            writer.sound(arrays["audio"])
+            writer.sound(audio)
     edge = frames / 25 / 5
     sounds = (sidecar.Sound("pau", 0.0, edge, 0), sidecar.Sound("aa", edge, 4 * edge, 1),
               sidecar.Sound("pau", 4 * edge, 5 * edge, 0))

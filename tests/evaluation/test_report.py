@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_figures_go_into_the_card(tmp_path: Path) -> None:
     report = Report({"engine": "loud"}, {"a": Figure.of("some figure", Interval(0.5, 0.4, 0.6, 9))})
     with pytest.raises(WeightsError, match="card"):
         write_card(report, tmp_path)
-    card = {"files": {}, "training": {}, "licences": {}, "figures": {}}
+    card: dict[str, Any] = {"files": {}, "training": {}, "licences": {}, "figures": {}}
     (tmp_path / "card.json").write_text(json.dumps(card))
     write_card(report, tmp_path)
     assert json.loads((tmp_path / "card.json").read_text())["figures"]["figures"]["a"]["n"] == 9
@@ -196,7 +197,7 @@ def test_figures_go_into_the_card(tmp_path: Path) -> None:
 def test_pieces_of_any_size_give_every_picture(corpus: Path) -> None:
     trial = open_trials(corpus, (AVATAR,))[0]
     runs = [play(LoudEngine(), None, trial.sound, avatar=AVATAR, style=STYLE, seed=0, chunk=n) for n in (777, 1920)]
-    assert len(runs[0]) == FRAMES and np.array_equal(*runs)
+    assert len(runs[0]) == FRAMES and np.array_equal(runs[0], runs[1])
 
 
 def test_a_picture_left_out_is_told(corpus: Path) -> None:
