@@ -21,9 +21,11 @@ from svp_stream.motion.generator import MotionDrive, MotionStream
 from svp_stream.motion.manner import Manner
 from svp_stream.packets import AudioChunk, AudioTokens, Float32, Frame, Pose, SpeechState, VadWindow
 from svp_stream.pipeline.engine import StyleRequest
+from svp_stream.pipeline.face import MiniFace
 from svp_stream.pipeline.noop import STYLE_DIM, NoopEngine, NoopFace
 from svp_stream.pipeline.session import Session
 from svp_stream.stage import Stage
+from tests.fakes.tiny_weights import tiny_engine, tiny_styles
 
 START = 48_003
 """Streams begin in the middle of media time, off every grid."""
@@ -99,6 +101,11 @@ CASES: tuple[Case, ...] = (
          sound(16_000, 1.0), 3),
     Case("session", Session, lambda: Session(_NOOP, _VAD, avatar=_NOOP.avatars[0], style=_STYLE, seed=3),
          sound(48_000, 1.5), 3),
+    Case("mini-face", MiniFace, lambda: tiny_engine().stream(avatar="pat", style=tiny_styles()["warm"], seed=3),
+         sound(16_000, 0.4), 2),
+    Case("mini-session", Session,
+         lambda: Session(tiny_engine(), _VAD, avatar="pat", style=tiny_styles()["warm"], seed=3),
+         sound(48_000, 0.5), 1),
 )
 
 

@@ -149,8 +149,8 @@ def test_a_style_set_while_frames_repeat_is_there_afterwards() -> None:
 
 def test_strength_and_temperature_show() -> None:
     sad = tiny_styles()["sad"]
-    shown = [tiny_engine().stream(avatar="pat", style=replace(sad, **change), seed=0, script=STILL).silence(0, 1)[0]
-             for change in ({}, {"strength": 0.0}, {"temperature": 1.5})]
+    styles = [sad, replace(sad, strength=0.0), replace(sad, temperature=1.5)]
+    shown = [tiny_engine().stream(avatar="pat", style=s, seed=0, script=STILL).silence(0, 1)[0] for s in styles]
     assert gap(shown[0], shown[1]) > 0.05 and gap(shown[0], shown[2]) > 0.05
 
 
