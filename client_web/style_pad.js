@@ -235,7 +235,7 @@ function held(input) {
 
 /** @param {string} name */
 function words(name) {
-  const plain = name.replaceAll(/[_-]+/g, " ").trim();
+  const plain = name.replace(/^valid_/, "").replaceAll(/[_-]+/g, " ").trim(); // the heads' collection says nothing here
   return plain.charAt(0).toUpperCase() + plain.slice(1);
 }
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from server import seams
 from server.app import Rooms, create_app
 from server.health import Metrics, Readiness
 from server.peer import Limits
@@ -46,6 +47,7 @@ class House:
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Start the thread and the warming-up; at the end close every call, then the thread."""
+        seams.expect_hang_ups(asyncio.get_running_loop())
         self.worker.start()
         warming = asyncio.create_task(self._warm(), name="warm")
         try:

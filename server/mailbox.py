@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -29,15 +30,20 @@ class Packet:
 
 
 class OldestOut(Generic[T]):
-    """A queue of `bound` items for one writer and one reader thread; a full one gives up its oldest."""
+    """A queue of `bound` items for one writer and one reader thread; a full one gives up its oldest.
 
-    def __init__(self, bound: int) -> None:
+    `weigh` tells how much of something an item is (packets: ticks), so that the reader can account for all that was
+    lost without keeping it.
+    """
+
+    def __init__(self, bound: int, weigh: Callable[[T], int] = lambda _: 1) -> None:
         if bound < 1:
             raise ValueError(f"a mailbox holds at least one item, not {bound}")
         self._items: deque[T] = deque()
         self._bound = bound
         self._lock = threading.Lock()
-        self._lost: list[T] = []
+        self._weigh = weigh
+        self._lost = 0
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -47,8 +53,7 @@ class OldestOut(Generic[T]):
         """Never waits."""
         with self._lock:
             if len(self._items) >= self._bound:
-                self._lost.append(self._items.popleft())
-                del self._lost[: -self._bound]
+                self._lost += self._weigh(self._items.popleft())
                 self.dropped += 1
             self._items.append(item)
 
@@ -57,10 +62,10 @@ class OldestOut(Generic[T]):
         with self._lock:
             return [self._items.popleft() for _ in range(min(most, len(self._items)))]
 
-    def take_lost(self) -> list[T]:
-        """Items dropped since the last call (the last `bound` of them), so that the reader can account for the gap."""
+    def take_lost(self) -> int:
+        """Weight of all items dropped since the last call."""
         with self._lock:
-            lost, self._lost = self._lost, []
+            lost, self._lost = self._lost, 0
             return lost
 
 

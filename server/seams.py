@@ -15,6 +15,7 @@ Remembers: nothing. `tests/server/test_seams.py` pins each name and its effect, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,8 +24,11 @@ import aioice.ice
 import aiortc.codecs.h264
 import aiortc.codecs.vpx
 from aiortc import RTCPeerConnection
+from aiortc.exceptions import InvalidStateError
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
+
+logger = logging.getLogger(__name__)
 
 _JITTER_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
 _HALF: Final = 1 << 15
@@ -139,6 +143,20 @@ async def close(connection: RTCPeerConnection) -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
+
+
+def expect_hang_ups(loop: asyncio.AbstractEventLoop) -> None:
+    """aiortc connects in a task that nobody awaits; when the caller hangs up meanwhile it ends with InvalidStateError,
+    which the loop would log as an error with its traceback. Everything else is logged as before."""
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, InvalidStateError) and "closed" in str(error):
+            logger.debug("a call was hung up while it came about: %s", error)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
 
 
 def _of_kind(receivers: list[Any], kind: str) -> list[Any]:

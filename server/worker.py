@@ -77,7 +77,7 @@ class Seat:
     ) -> None:
         self.street = street
         self.intake = Intake(clock)
-        self.inbox: OldestOut[Packet] = OldestOut(INBOX_PACKETS)
+        self.inbox: OldestOut[Packet] = OldestOut(INBOX_PACKETS, lambda packet: len(packet.samples))
         self.orders: OldestOut[Order] = OldestOut(ORDERS)
         self.budget = budget
         self.on_failure = on_failure
@@ -103,7 +103,7 @@ class Seat:
             order(self.street)
         lost = self.inbox.take_lost()
         if lost:
-            self.intake.skip(sum(len(packet.samples) for packet in lost))
+            self.intake.skip(lost)
         packets = self.inbox.take(TURN_PACKETS)
         for packet in packets:
             for chunk in self.intake.hear(packet.arrived_s, packet.mic_pts, packet.samples):

@@ -5,6 +5,7 @@ When one of these fails after an update of aiortc, look at `server/seams.py` fir
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aioice.ice
@@ -13,6 +14,7 @@ import aiortc.codecs.vpx
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.exceptions import InvalidStateError
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 from aiortc.rtp import RtpPacket
@@ -78,6 +80,16 @@ def test_a_seam_that_is_gone_says_so() -> None:
 
     with pytest.raises(seams.SeamError, match="jitter_buffer"):
         seams.hear_at_once(Connection())
+
+
+def test_a_hang_up_while_connecting_is_no_error_and_anything_else_is(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    seams.expect_hang_ups(loop)
+    loop.call_exception_handler({"message": "", "exception": InvalidStateError("RTCIceTransport is closed")})
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
+    loop.call_exception_handler({"message": "other", "exception": ValueError("closed")})
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["other"]
+    loop.close()
 
 
 async def test_two_streams_in_the_answer(pair: tuple[RTCPeerConnection, RTCPeerConnection]) -> None:
