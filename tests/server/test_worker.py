@@ -135,6 +135,16 @@ def test_work_that_is_too_slow_goes_down_the_ladder_and_sound_is_dropped_from_th
     slow.loop.close()
 
 
+def test_after_a_long_stall_the_clock_is_put_back_by_all_that_was_lost(place: Place) -> None:
+    """Otherwise silence is made up for sound that was thrown away, which costs more than it caught up."""
+    arrivals = [place.clock.due_s((i + 1) * 960) for i in range(200)]
+    place.hear(200)
+    while len(place.seat.inbox):
+        place.seat.turn(arrivals[-1], 40.0)
+    assert place.seat.intake.filled == 0
+    assert place.seat.intake.behind(arrivals[-1]) == 0
+
+
 def test_stop_ends_the_thread() -> None:
     worker = Worker()
     assert worker.stop()
