@@ -91,12 +91,13 @@ def train(
 def release(
     runs: Annotated[Path, typer.Option(help="Folder of all runs, as given to `svp train --out`.")],
     to: Annotated[Path | None, typer.Option(help="Weights folder to write; without it, the one that ships.")] = None,
+    denoiser: Annotated[str | None, typer.Option(help="Stage whose denoiser ships; without it, the last one.")] = None,
 ) -> None:
     """Gather what the stages exported into a weights folder, with hashes, licences and card."""
     from svp_stream.config import MINI_WEIGHTS
     from svp_stream.training.release import release as gather
 
-    typer.echo(str(gather(runs, to or MINI_WEIGHTS)))
+    typer.echo(str(gather(runs, to or MINI_WEIGHTS, denoiser)))
 
 
 def _train_evaluator(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:

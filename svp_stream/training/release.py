@@ -51,13 +51,15 @@ LICENCES: Final = {
 }
 
 
-def release(runs: Path, folder: Path) -> Path:
-    """Copy what the stages exported, write hashes and card; returns the card.
+def release(runs: Path, folder: Path, denoiser_of: str | None = None) -> Path:
+    """Copy what the stages exported, write hashes and card; returns the card. The denoiser is that of the stage
+    `denoiser_of`, or of the last stage that has one.
 
     Raises WeightsError when a part is missing or all parts together exceed 40 MB.
     """
     chosen = [runs / stage / name for stage, name in PARTS.items()]
-    finished = [runs / stage / DENOISER for stage in ("consistency", "video", "image")]
+    stages = [denoiser_of] if denoiser_of else ["consistency", "video", "image"]
+    finished = [runs / stage / DENOISER for stage in stages]
     denoiser = next((p for p in finished if p.is_file()), finished[-1])
     chosen += [denoiser, *sorted((runs / "avatars").glob("avatar_*.safetensors"))]
     missing = [str(p) for p in chosen if not p.is_file()]
