@@ -64,7 +64,7 @@ class Score:
 
     def speaks(self, times_s: Doubles) -> NDArray[np.bool_]:
         """Whether a sentence in the first style is being said."""
-        return np.any([(times_s >= a) & (times_s < b) for a, b in self.spoken], axis=0)
+        return np.asarray(np.any([(times_s >= a) & (times_s < b) for a, b in self.spoken], axis=0))
 
 
 def write_score(lips_by: Literal["words", "loudness"]) -> Score:
@@ -110,4 +110,4 @@ def _loudness(samples: Float32) -> Float32:
     """Level of each frame of the sound in [0, 1]: 0 at -50 dB and below, 1 at -18 dB and above, [T]."""
     hop = WIRE_RATE_HZ // FRAME_RATE_HZ
     power = np.mean(samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float64) ** 2, axis=1)
-    return np.clip((10 * np.log10(power + 1e-12) + 50) / 32, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((10 * np.log10(power + 1e-12) + 50) / 32, 0, 1), dtype=np.float32)

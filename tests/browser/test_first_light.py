@@ -7,6 +7,7 @@ off the pictures that the page received. What is asserted is relative to the sam
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,14 @@ from tests.browser.watching import Likeness, Recording, blinks, changes, likenes
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 logger = logging.getLogger(__name__)
 
+PROFILES = Path(__file__).resolve().parents[2] / "configs"
 BEFORE, AFTER = "warm", "sad"
 SIDE = 256
 BATCH = 100
 GLIDE_S = 2.0
 """From the order of a style until all of the change must have been seen."""
+LEAST_FPS = 8.0
+"""With fewer pictures a second there is nothing to judge words by: the machine is too busy to hold a call."""
 READERS: dict[str, Callable[[Bytes], Readings]] = {"mini": read_trained, "noop": read_drawn}
 LIPS_BY: dict[str, Literal["words", "loudness"]] = {"mini": "words", "noop": "loudness"}
 
@@ -42,6 +46,12 @@ class Call:
     readings: Readings
     changed_s: float
     """When the server said that the other style is in effect, on the page's clock."""
+
+    @property
+    def fps(self) -> float:
+        """Pictures that came each second."""
+        arrived = self.recording.arrived
+        return float((len(arrived) - 1) / (arrived[-1] - arrived[0])) if len(arrived) > 1 else 0.0
 
     def likeness(self) -> Likeness:
         """Of the lips, in the first style."""
@@ -61,14 +71,20 @@ class Call:
 @pytest.fixture(scope="module", params=["noop", "mini"])
 def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Call:
     """About 40 s of speech through the page; the style changes when the first sentences come again."""
-    return make_call(request.param, tmp_path_factory.mktemp("call"))
+    call = make_call(request.param, tmp_path_factory.mktemp("call"))
+    if call.fps < LEAST_FPS:
+        logger.warning("%.1f pictures a second with a load of %s: once more", call.fps, os.getloadavg())
+        call = make_call(request.param, tmp_path_factory.mktemp("call"))
+    assert call.fps >= LEAST_FPS, f"{call.fps:.1f} pictures a second; load {os.getloadavg()} on {os.cpu_count()} cores"
+    return call
 
 
 def make_call(engine: str, folder: Path) -> Call:
     """A call of a fresh server with that engine; the recording for the microphone is left in `folder`."""
     score = write_score(LIPS_BY[engine])
     microphone = write_recording(folder / "microphone.wav", score.samples)
-    with open_server(["--engine", engine, "--style", BEFORE]) as url, open_page(microphone) as page:
+    arguments = ["--config", str(PROFILES / f"{engine}.yaml"), "--style", BEFORE]
+    with open_server(arguments) as url, open_page(microphone) as page:
         wait_until_warm(page, url)
         page.add_init_script(path=Path(__file__).with_name("recorder.js"))
         page.goto(url)
