@@ -92,8 +92,8 @@ def began(sound: Doubles, samples: Float32) -> float:
 def likeness(heard: Doubles, lips: Doubles, truth: Callable[[Doubles], Doubles],
              speaks: Callable[[Doubles], NDArray[np.bool_]]) -> Likeness:
     """How well `lips` [N], read off pictures that came while `heard` [N] was said, follow the truth while somebody
-    speaks, at the best of `LAGS_S`. Controls go the same way with the truth turned round in time by many amounts, all of them
-    more than the lags can undo."""
+    speaks, at the best of `LAGS_S`. Controls go the same way with the truth turned round in time by many amounts, all
+    of them more than the lags can undo."""
     turns = np.linspace(0.12, 0.88, CONTROLS)
     best = np.full(1 + CONTROLS, -1.0)
     lag_s = 0.0
