@@ -83,6 +83,7 @@ class EvaluatorStage:
         self.speech = speech
         lids = readings[self.train][:, [READING["eye_open_left"], READING["eye_open_right"]]].min(1)
         self.blinks = self.train[lids < 0.6 * np.median(lids)]
+        torch.manual_seed(config.loop.seed)
         self._model = Evaluator(GaugeConfig(config.side, config.widths, config.features),
                                 JudgeConfig(TRAINING_STYLES, config.judge_width))
         self._model.judge.requires_grad_(False)

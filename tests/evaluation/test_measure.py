@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from svp_stream.arkit import ARKIT, INDEX
+from svp_stream.config import load_yaml
 from svp_stream.errors import MediaError, WeightsError
 from svp_stream.evaluation.gauge_training import EvaluatorStage, EvaluatorTrainConfig, make_evaluator_stage
 from svp_stream.evaluation.measure import (
@@ -120,8 +121,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_tiny_run_goes_from_clips_to_a_file_that_reads_lips(corpus: Path, tmp_path: Path) -> None:
     config = EvaluatorTrainConfig(
-        loop=LoopConfig(steps=120, batch=16, lr=4e-3, warmup=5, ema=0.9, precision="fp32", threads=1),
-        every=1, side=32, widths=(8, 8, 16, 16, 8), features=24, judge_width=8, judge_takes=2, judge_steps=5,
+        loop=LoopConfig(steps=160, batch=16, lr=4e-3, warmup=5, ema=0.9, precision="fp32", threads=1),
+        every=1, side=64, widths=(8, 8, 16, 16, 8), features=24, judge_width=8, judge_takes=2, judge_steps=5,
     )  # fmt: skip
     pack_frames(Clips.open(corpus), tmp_path / "frames")
     stage = make_evaluator_stage(config, corpus, tmp_path / "frames")
@@ -136,6 +137,11 @@ def test_a_tiny_run_goes_from_clips_to_a_file_that_reads_lips(corpus: Path, tmp_
 def test_missing_pictures_are_told(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="packed"):
         make_evaluator_stage(EvaluatorTrainConfig(), corpus, tmp_path)
+
+
+def test_the_profile_equals_the_defaults() -> None:
+    path = Path(__file__).parents[2] / "configs" / "train" / "evaluator.yaml"
+    assert load_yaml(path, EvaluatorTrainConfig) == EvaluatorTrainConfig()
 
 
 def test_both_splits_are_needed(corpus: Path) -> None:
