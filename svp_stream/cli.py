@@ -159,7 +159,8 @@ def evaluate(
     folder = weights or config.model.weights or MINI_WEIGHTS
     build.set_threads(config, "mini")
     model = config.model
-    engine = MiniEngine.load(folder, build.build_backend(config), model.look_ahead, model.threads)
+    backend = build.build_backend(config)
+    engine = MiniEngine.load(folder, backend, model.look_ahead, model.threads, model.articulation)
     with _counter() as progress:
         report = measure(
             engine, corpus, shelf=build.build_shelf(config, engine), weights=folder, vad=build.build_vad(config),

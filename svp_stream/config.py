@@ -67,6 +67,7 @@ class Model(Section):
     backend: Literal["auto", "openvino", "torch"] = "auto"
     weights: Path | None = None
     look_ahead: Annotated[int, Field(ge=0, le=5)] = 2
+    articulation: Annotated[float, Field(ge=0, le=3)] = 1.6
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     avatar: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0

@@ -12,15 +12,18 @@ The window of frame n is [2n-P .. 2n+1+2 L_max] (METHOD 4.4). Attention to audio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from svp_stream.arkit import SPEECH
 from svp_stream.errors import WeightsError
+from svp_stream.packets import Float32
 from svp_stream.weights_file import load_into, read_weights
 
 KIND: Final = "conditioner"
@@ -143,6 +146,33 @@ def expression_readout(dim: int) -> nn.Linear:
         frozen.weight.copy_(READOUT_SCALE * rows)
         frozen.bias.zero_()
     return frozen.requires_grad_(False)
+
+
+OPENING: Final = (
+    "jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthFunnel",
+    "mouthPucker",
+)
+
+
+def widened(tokens: Float32, expression: Float32, gain: float) -> tuple[Float32, Float32]:
+    """Tokens [B, N, C] and expression [B, 42], clipped to [0, 1], with the opening of the mouth scaled by `gain`.
+
+    A regression under uncertainty says too little on average; `gain` restores the size of the movement. The expression
+    token follows exactly, through the frozen readout.
+    """
+    scale = np.array([gain if name in OPENING else 1.0 for name in SPEECH], np.float32)
+    wide = np.clip(expression * scale, 0.0, 1.0).astype(np.float32)
+    moved = tokens.copy()
+    gap = wide - np.clip(expression, 0.0, 1.0)
+    moved[:, 0] += gap @ _readout_rows(tokens.shape[2]) / np.float32(READOUT_SCALE**2)
+    return moved, wide
+
+
+@lru_cache(maxsize=4)
+def _readout_rows(dim: int) -> Float32:
+    """float32 [42, dim]: the weight of `expression_readout`."""
+    rows: Float32 = expression_readout(dim).weight.numpy()
+    return rows
 
 
 class Conditioner(nn.Module):

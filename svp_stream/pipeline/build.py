@@ -46,7 +46,9 @@ def build_engine(config: Config, engine: str | None = None) -> Engine:
         from svp_stream.pipeline.mini import MiniEngine
 
         model = config.model
-        return MiniEngine.load(model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads)
+        return MiniEngine.load(
+            model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads, model.articulation
+        )
     raise ConfigError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
 
 

@@ -24,6 +24,7 @@ from svp_stream.clock import FRAME_TICKS, MODEL_RATE_HZ, ticks_per_sample
 from svp_stream.diffusion import sampler
 from svp_stream.diffusion.appearance import face_vector
 from svp_stream.diffusion.cache import LatentCache
+from svp_stream.diffusion.conditioner import widened
 from svp_stream.diffusion.noise import SessionNoise
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
 from svp_stream.errors import EngineError
@@ -213,7 +214,7 @@ class MiniFace:
             at = c.past + 2 * (i - st.behind)
             window[0, at : at + 2], heard[0, at : at + 2] = st.tokens[i].tokens, 1.0
         tokens, expression = self._engine.programs.condition(window, heard, style, strength)
-        return np.array(tokens), np.clip(expression, 0.0, 1.0).reshape(1, len(SPEECH))
+        return widened(np.array(tokens), np.array(expression).reshape(1, len(SPEECH)), self._engine.articulation)
 
     def _latent(
         self, reference: Float32, kps: Float32, tokens: Float32, style: Float32, strength: Float32

@@ -87,13 +87,18 @@ class MiniEngine:
     prior: str
     backend: str
     look_ahead: int = 2
+    articulation: float = 1.0
     name: str = field(default="mini", init=False)
     size: int = field(default=8 * LATENT_CELLS, init=False)
 
     @classmethod
-    def load(cls, folder: Path, backend: str = "auto", look_ahead: int = 2, threads: int = 0) -> MiniEngine:
-        """Read every file of a weights folder and compile. Raises WeightsError naming the file, EngineError,
-        ConfigError."""
+    def load(
+        cls, folder: Path, backend: str = "auto", look_ahead: int = 2, threads: int = 0, articulation: float = 1.0
+    ) -> MiniEngine:
+        """Read every file of a weights folder and compile. `articulation` scales the opening of the mouth.
+
+        Raises WeightsError naming the file, EngineError, ConfigError.
+        """
         files = avatar_files(folder)
         if not files:
             raise WeightsError(f"{folder} holds no avatar_*.safetensors; `svp train image` writes them")
@@ -111,6 +116,7 @@ class MiniEngine:
             programs=_compile(compiler, folder, encoder, conditioner), encoder=encoder, conditioner=conditioner,
             projection=load_projection(folder / "conditioner.safetensors"), style_prior=load_prior(prior_file),
             sitters=sitters, prior=sha256(prior_file), backend=compiler.name, look_ahead=look_ahead,
+            articulation=articulation,
         )
 
     @property

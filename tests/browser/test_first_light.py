@@ -156,7 +156,8 @@ def test_style_arrives(call: Call) -> None:
 def test_style_changes_without_a_jump(call: Call) -> None:
     steps, around = changes(call.recording.pictures), call.around_change()
     logger.info("largest step %.2f around the change, %.2f elsewhere", steps[around].max(), steps[~around].max())
-    assert steps[around].max() <= 1.5 * steps[~around].max()
+    # A jump puts the whole change into one step; a glide of 0.3 s spreads it over eight (smoothstep: a fifth at most).
+    assert steps[around].max() <= max(1.5 * steps[~around].max(), 0.4 * steps[around].sum())
 
 
 def test_style_changes_without_a_stall(call: Call) -> None:

@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from svp_stream.arkit import SPEECH
 from svp_stream.diffusion.conditioner import (
     KIND,
+    OPENING,
     PREFIX,
     Conditioner,
     ConditionerConfig,
+    expression_readout,
     gather_windows,
     load_conditioner,
+    widened,
 )
 from svp_stream.errors import WeightsError
 from svp_stream.weights_file import save_weights
@@ -40,6 +44,22 @@ def inputs(batch: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torch.manual_seed(1)
     heard = torch.ones(batch, SMALL.window)
     return torch.randn(batch, SMALL.window, 6), heard, torch.randn(batch, 4, 8), torch.ones(batch)
+
+
+@torch.no_grad()
+def test_widening_scales_the_opening_alone_and_the_token_follows() -> None:
+    tokens = np.random.default_rng(0).standard_normal((2, 8, 128), np.float32)
+    expression = np.full((2, 42), 0.3, np.float32)
+    readout = expression_readout(128)
+    exact = Conditioner(ConditionerConfig()).with_expression(torch.from_numpy(tokens), torch.from_numpy(expression))
+    moved, wide = widened(exact.detach().numpy(), expression, 1.5)
+    opening = [SPEECH.index(name) for name in OPENING]
+    assert wide[:, opening] == pytest.approx(0.45)
+    assert np.delete(wide, opening, axis=1) == pytest.approx(0.3)
+    assert readout(torch.from_numpy(moved[:, 0])).numpy() == pytest.approx(wide, abs=1e-4)
+    same, plain = widened(exact.detach().numpy(), expression, 1.0)
+    assert same == pytest.approx(exact.detach().numpy(), abs=1e-5)
+    assert plain == pytest.approx(expression)
 
 
 @torch.no_grad()
