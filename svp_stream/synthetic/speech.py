@@ -43,9 +43,12 @@ class Voice:
     f0_hz: float | None
     stretch: float
 
-    def jitter(self, rng: np.random.Generator) -> Voice:
-        """The same speaker on another day: pitch within 8 %, pace within 15 %."""
-        pitch, pace = rng.uniform(0.92, 1.08), rng.uniform(0.85, 1.15)
+    def jitter(self, rng: np.random.Generator, pitch_spread: float = 0.08, pace_spread: float = 0.15) -> Voice:
+        """The same speaker on another day: pitch and pace off by factors of up to 1 + spread, either way.
+
+        Beyond some 10 % it is a speaker of its own: the vocal tract keeps its size while the pitch leaves it.
+        """
+        pitch, pace = (float(np.exp(rng.uniform(-1, 1) * np.log1p(s))) for s in (pitch_spread, pace_spread))
         return replace(self, f0_hz=None if self.f0_hz is None else self.f0_hz * pitch, stretch=self.stretch * pace)
 
 
@@ -81,10 +84,30 @@ VOICES: Final[dict[str, Voice]] = {
         Voice("en-us+m7", "espeak", 105.0, 1.05),
         Voice("en-gb-x-rp+f1", "espeak", 180.0, 1.0),
         Voice("en-gb-x-rp+m3", "espeak", 95.0, 1.0),
+        Voice("en-us+f1", "espeak", 185.0, 1.0),
+        Voice("en-us+f3", "espeak", 200.0, 0.97),
+        Voice("en-us+f5", "espeak", 170.0, 1.0),
+        Voice("en-us+m1", "espeak", 100.0, 0.97),
+        Voice("en-us+m4", "espeak", 90.0, 1.0),
+        Voice("en-us+m6", "espeak", 115.0, 1.0),
+        Voice("en-us+m8", "espeak", 120.0, 1.0),
+        Voice("en-us+klatt2", "espeak", 105.0, 1.0),
+        Voice("en-us+klatt4", "espeak", 110.0, 1.0),
+        Voice("en-us+Andy", "espeak", 100.0, 1.0),
+        Voice("en-us+linda", "espeak", 190.0, 1.0),
     )
 }
 HELD_OUT_VOICES: Final = ("rms",)
 """Never heard in training."""
+HUMAN_SHARE: Final = 6.0
+"""How much oftener a voice built from a recorded human speaks than a formant voice, which is far easier to read."""
+
+
+def draw_voice(rng: np.random.Generator, held_out: bool) -> Voice:
+    """One of the training voices, or of those held out, by their shares."""
+    voices = [v for name, v in VOICES.items() if (name in HELD_OUT_VOICES) == held_out]
+    share = np.array([HUMAN_SHARE if v.engine == "flite" else 1.0 for v in voices])
+    return voices[int(rng.choice(len(voices), p=share / share.sum()))]
 
 
 def synthesise(text: str, voice: Voice) -> Utterance:
@@ -151,7 +174,8 @@ def _to_model_rate(pcm: np.ndarray[tuple[int], np.dtype[np.int16]], rate_hz: int
     if rate_hz == MODEL_RATE_HZ or len(samples) == 0:
         return samples
     common = int(np.gcd(rate_hz, MODEL_RATE_HZ))
-    return np.asarray(resample_poly(samples, MODEL_RATE_HZ // common, rate_hz // common), dtype=np.float32)
+    resampled = resample_poly(samples, MODEL_RATE_HZ // common, rate_hz // common)
+    return np.asarray(resampled.clip(-1, 1), dtype=np.float32)  # filters overshoot a full-scale edge
 
 
 def _espeak(text: str, voice: Voice) -> tuple[Float32, _Marks]:

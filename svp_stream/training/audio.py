@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from svp_stream.arkit import SPEECH, SPEECH_INDEX
-from svp_stream.audio.wav2vec import HOP, RECEPTIVE, TAIL, EncoderConfig, Wav2VecEncoder, save_encoder
+from svp_stream.audio.wav2vec import HOP, RECEPTIVE, TAIL, EncoderConfig, Wav2VecEncoder, load_encoder, save_encoder
+from svp_stream.errors import WeightsError
 from svp_stream.packets import Float32
 from svp_stream.training import augment
 from svp_stream.training.audio_sheet import draw_sheet
@@ -54,8 +55,10 @@ class TapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    minutes: float = Field(60.0, ge=0)
+    minutes: float = Field(150.0, ge=0)
     corpus: bool = False
+    pitch: float = Field(0.35, ge=0)
+    pace: float = Field(0.25, ge=0)
     held_out_minutes: float = Field(2.5, gt=0)
     seed: int = 0
 
@@ -86,6 +89,7 @@ class AudioTrainConfig(BaseModel):
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     crop_frames: int = Field(80, ge=8)
+    start: Path | None = Field(None, description="audio_encoder.safetensors to go on from; none: from scratch")
 
     @field_validator("encoder", mode="before")
     @classmethod
@@ -140,7 +144,10 @@ class AudioStage:
         torch.manual_seed(config.loop.seed)
         self._mel = LogMel()
         heads = AudioHeads(config.encoder.width, self._mel.bands, spread)
-        self._model = AudioModel(Wav2VecEncoder(config.encoder), heads)
+        encoder = load_encoder(config.start) if config.start else Wav2VecEncoder(config.encoder)
+        if encoder.config != config.encoder:
+            raise WeightsError(f"{config.start} is of another size than the profile's `encoder`: {encoder.config}")
+        self._model = AudioModel(encoder.train(), heads)
         self._examples = self._test_batch(clean=True), self._test_batch(clean=False)
 
     @property
@@ -210,6 +217,8 @@ class AudioStage:
         wav = augment.shape(self._cut(self._train, start, taken, rng), samples, config, rng)
         if rng.random() < config.noise:
             wav = augment.mix(wav, self._disturbance(rng), rng.uniform(*config.noise_snr_db))
+        if rng.random() < config.gap:
+            wav = augment.gap(wav, rng)
         wav = augment.level(wav, config, rng)
         return {"wav": wav, **self._labels(self._train, start, taken)}
 
@@ -241,7 +250,7 @@ class AudioStage:
     def _test_batch(self, clean: bool) -> Batch:
         """Crops end to end over the held-out tape: as they are, or with speech-like noise at 10 dB."""
         rng = np.random.default_rng(7)
-        plain = AugmentConfig(speed_share=0, reverb=0, equaliser=0, band_limit=0, opus=0)
+        plain = AugmentConfig(speed_share=0, reverb=0, equaliser=0, band_limit=0, band_stop=0, opus=0)
         taken = augment.input_length(self._samples, 1.0)
         items = []
         for start in range(0, max(1, len(self._held_out.sound) - taken), self._samples):
@@ -289,7 +298,7 @@ def make_audio_stage(config: AudioTrainConfig, corpus: Path, out: Path) -> Audio
     """
     tape, seed = config.tape, config.tape.seed
     read = corpus_clips(Clips.open(corpus).where(split="train")) if tape.corpus else ()
-    clips = chain(speak_clips(tape.minutes, False, seed), read)
+    clips = chain(speak_clips(tape.minutes, False, seed, (tape.pitch, tape.pace)), read)
     train = _kept(out / "tape_train.npz", clips, config)
     held_out = speak_clips(tape.held_out_minutes, True, seed)
     return AudioStage(config, train, _kept(out / "tape_heldout.npz", held_out, config))

@@ -32,6 +32,8 @@ class AugmentConfig(BaseModel):
     equaliser: float = Field(0.7, ge=0, le=1)
     equaliser_db: float = Field(6.0, ge=0)
     band_limit: float = Field(0.2, ge=0, le=1)
+    band_stop: float = Field(0.35, ge=0, le=1)
+    gap: float = Field(0.3, ge=0, le=1)
     noise: float = Field(0.6, ge=0, le=1)
     noise_snr_db: tuple[float, float] = (3.0, 35.0)
     opus: float = Field(0.3, ge=0, le=1)
@@ -84,7 +86,8 @@ def room(rng: np.random.Generator, rt60_s: tuple[float, float]) -> Float32:
 
 
 def microphone(bins: int, config: AugmentConfig, rng: np.random.Generator) -> Float32:
-    """Gain for each frequency bin: gentle random equaliser, sometimes the band of a telephone or a cheap headset."""
+    """Gain for each frequency bin: gentle random equaliser, sometimes the band of a telephone or a cheap headset,
+    sometimes a band missing (no single formant may be relied on)."""
     hz = np.linspace(0, MODEL_RATE_HZ / 2, bins, dtype=np.float32)
     gain_db = np.zeros(bins, np.float32)
     if rng.random() < config.equaliser:
@@ -94,7 +97,20 @@ def microphone(bins: int, config: AugmentConfig, rng: np.random.Generator) -> Fl
     if rng.random() < config.band_limit:
         low, high = rng.uniform(60, 320), rng.uniform(3200, 7000)
         gain /= np.sqrt(1 + (low / np.maximum(hz, 1.0)) ** 8) * np.sqrt(1 + (hz / high) ** 16)
+    if rng.random() < config.band_stop:
+        centre, half = rng.uniform(200, 6000), rng.uniform(100, 500)
+        gain[np.abs(hz - centre) < half] *= 0.05
     return np.asarray(gain, np.float32)
+
+
+def gap(samples: Float32, rng: np.random.Generator) -> Float32:
+    """One or two lost packets of 20 to 60 ms: what is said must be told from what surrounds it (SpecAugment's idea)."""
+    out = samples.copy()
+    for _ in range(int(rng.integers(1, 3))):
+        length = int(rng.uniform(0.02, 0.06) * MODEL_RATE_HZ)
+        start = int(rng.integers(max(1, len(out) - length)))
+        out[start : start + length] = 0.0
+    return out
 
 
 def noise(samples: int, rng: np.random.Generator) -> Float32:

@@ -28,7 +28,7 @@ from svp_stream.errors import ConfigError
 from svp_stream.packets import Float32
 from svp_stream.synthetic import sentences
 from svp_stream.synthetic.articulation import articulate
-from svp_stream.synthetic.speech import HELD_OUT_VOICES, VOICES, Phoneme, Utterance, Voice, synthesise
+from svp_stream.synthetic.speech import Phoneme, Utterance, Voice, draw_voice, synthesise
 from svp_stream.synthetic.styles import SpeakingStyle
 from svp_stream.training import augment
 from svp_stream.weights_file import sha256
@@ -49,6 +49,8 @@ class CoefficientConfig(BaseModel):
     held_out_takes: int = Field(default=48, ge=4)
     sentences_per_take: int = Field(default=2, ge=1, le=6)
     pause_s: tuple[float, float] = (0.15, 1.3)
+    pitch: float = Field(default=0.35, ge=0, description="training voices leave their pitch by up to so much")
+    pace: float = Field(default=0.25, ge=0, description="and their pace")
     silent_share: float = Field(default=0.03, ge=0, le=0.5, description="takes in which nobody speaks")
     noise_db: tuple[float, float] = (12.0, 45.0)
     """Signal to noise of the noisy variant of every take."""
@@ -140,13 +142,12 @@ def speak_take(
     own_voice = held_out and index % 4 != 3
     own_text = held_out and index % 4 != 2
     texts = [s for s in sentences.load() if (sentences.split(s) == "heldout") == own_text]
-    names = list(HELD_OUT_VOICES) if own_voice else [v for v in VOICES if v not in HELD_OUT_VOICES]
     if not texts:
         raise ConfigError("there are no sentences in one of the splits; add some to synthetic/sentences.txt")
     pauses = rng.uniform(*config.pause_s, config.sentences_per_take + 1)
     if rng.random() < config.silent_share:
         return join([], [float(pauses.sum()) + 2.5]), own_voice, own_text
-    voice = VOICES[names[int(rng.integers(len(names)))]].jitter(rng)
+    voice = draw_voice(rng, own_voice).jitter(rng, *((0.08, 0.15) if own_voice else (config.pitch, config.pace)))
     chosen = rng.choice(len(texts), config.sentences_per_take, replace=len(texts) < config.sentences_per_take)
     return join([speak(texts[int(i)], voice) for i in chosen], [float(p) for p in pauses]), own_voice, own_text
 

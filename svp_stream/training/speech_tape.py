@@ -21,7 +21,7 @@ from svp_stream.packets import Float32
 from svp_stream.synthetic.articulation import articulate
 from svp_stream.synthetic.phonemes import SYMBOLS as PHONEMES
 from svp_stream.synthetic.sentences import load, split
-from svp_stream.synthetic.speech import HELD_OUT_VOICES, VOICES, synthesise
+from svp_stream.synthetic.speech import draw_voice, synthesise
 from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED, TRAINING_STYLES, SpeakingStyle, sample
 from svp_stream.training import augment
 from svp_stream.training.clips import Clip
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 SYMBOLS = tuple(sorted(PHONEMES))
 SILENCE = SYMBOLS.index("pau")
 FRAME_SAMPLES = MODEL_RATE_HZ // FRAME_RATE_HZ
-HUMAN_SHARE = 4.0
-"""How much oftener a voice built from a recorded human speaks than a formant voice, which is far easier to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +127,24 @@ def _pcm(samples: Float32) -> NDArray[np.int16]:
     return np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
 
 
-def speak_clips(minutes: float, held_out: bool, seed: int) -> Iterator[LabelledClip]:
-    """Synthesise until `minutes` are full. Training: training voices on another day, training sentences or their words
-    shuffled, sampled or named training styles. Held out: the held-out voices and sentences, every style."""
+def speak_clips(
+    minutes: float, held_out: bool, seed: int, spread: tuple[float, float] = (0.08, 0.15)
+) -> Iterator[LabelledClip]:
+    """Synthesise until `minutes` are full. Training: training voices with another pitch and pace (see `Voice.jitter`),
+    training sentences or their words shuffled, sampled or named training styles. Held out: the held-out voices and
+    sentences as they are, every style."""
     rng = np.random.default_rng([seed, int(held_out)])
     sentences = [s for s in load() if split(s) == ("heldout" if held_out else "train")]
     words = [w.strip(".,;:!?\"") for s in sentences for w in s.split()]
-    voices = [v for name, v in VOICES.items() if (name in HELD_OUT_VOICES) == held_out]
-    share = np.array([HUMAN_SHARE if v.engine == "flite" else 1.0 for v in voices])
     spoken_s, told = 0.0, 0.0
     while spoken_s < minutes * 60:
         text = sentences[int(rng.integers(len(sentences)))]
         if not held_out and rng.random() < 0.4:
             text = shuffled(words, rng)
-        voice = voices[int(rng.choice(len(voices), p=share / share.sum()))]
+        voice = draw_voice(rng, held_out)
         style = _style(held_out, rng)
         try:
-            utterance = synthesise(text, voice if held_out else voice.jitter(rng))
+            utterance = synthesise(text, voice if held_out else voice.jitter(rng, *spread))
         except MediaError as e:
             logger.warning("skipped a sentence: %s", e)
             continue

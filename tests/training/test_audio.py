@@ -48,7 +48,8 @@ def _tape(seed: int, clips: int = 6, opus: float = 0.0) -> Tape:
 
 def _config(steps: int) -> AudioTrainConfig:
     loop = LoopConfig(steps=steps, batch=8, lr=4e-3, warmup=5, ema=0.9, threads=0, log_every_s=60, sheet_every_s=600)
-    return AudioTrainConfig(loop=loop, encoder=SMALL, crop_frames=12, augment=AugmentConfig(opus=0.2))
+    kind = AugmentConfig(opus=0.2, band_stop=0, gap=0)
+    return AudioTrainConfig(loop=loop, encoder=SMALL, crop_frames=12, augment=kind)
 
 
 def test_training_learns_and_exports(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def _click(at: int, n: int) -> Float32:
 
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
 def test_targets_follow_the_sound_through_a_change_of_speed(speed: float) -> None:
-    samples, plain = 16000, AugmentConfig(reverb=0, equaliser=0, band_limit=0)
+    samples, plain = 16000, AugmentConfig(reverb=0, equaliser=0, band_limit=0, band_stop=0)
     taken = augment.input_length(samples, speed)
     out = augment.shape(_click(9000, taken), samples, plain, np.random.default_rng(0))
     position = augment.source_position(np.arange(samples, dtype=np.float64), samples, taken)
