@@ -98,6 +98,18 @@ def release(
     from svp_stream.training.release import release as gather
 
     typer.echo(str(gather(runs, to or MINI_WEIGHTS, denoiser)))
+    ranges(to)
+
+
+@app.command("ranges")
+def ranges(
+    weights: Annotated[Path | None, typer.Option(help="Folder with the engine's files; else what ships.")] = None,
+) -> None:
+    """Measure what int8 needs to know of a weights folder, and write it to `ranges.json` there."""
+    from svp_stream.config import MINI_WEIGHTS
+    from svp_stream.pipeline.calibrate import calibrate
+
+    typer.echo(str(calibrate(weights or MINI_WEIGHTS)))
 
 
 def _train_evaluator(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
@@ -153,14 +165,11 @@ def evaluate(
     from svp_stream.evaluation.evaluate import evaluate as measure
     from svp_stream.evaluation.report import write_card
     from svp_stream.pipeline import build
-    from svp_stream.pipeline.mini import MiniEngine
 
     config = load_config(profile)
     folder = weights or config.model.weights or MINI_WEIGHTS
     build.set_threads(config, "mini")
-    model = config.model
-    backend = build.build_backend(config)
-    engine = MiniEngine.load(folder, backend, model.look_ahead, model.threads, model.articulation)
+    engine = build.build_mini(config, folder)
     with _counter() as progress:
         report = measure(
             engine, corpus, shelf=build.build_shelf(config, engine), weights=folder, vad=build.build_vad(config),
@@ -194,7 +203,7 @@ def bench_street(
         bench.syllables(seconds) if speech is None else bench.read_speech(speech, seconds),
         rule=build.build_rule(config),
         effort=effort,
-        backend="none" if made.name == "noop" else build.build_backend(config),
+        backend="none" if made.name == "noop" else f"{build.build_backend(config)} {getattr(made, 'precision', '')}",
     )
     typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else _street_table(figures))
 

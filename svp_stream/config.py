@@ -65,6 +65,7 @@ class Model(Section):
 
     engine: Literal["mini", "noop"] = "mini"
     backend: Literal["auto", "openvino", "torch"] = "auto"
+    precision: Literal["auto", "int8", "fp32"] = "auto"
     weights: Path | None = None
     look_ahead: Annotated[int, Field(ge=0, le=5)] = 2
     articulation: Annotated[float, Field(ge=0, le=3)] = 1.6

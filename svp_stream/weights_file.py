@@ -37,6 +37,11 @@ def save_weights(path: Path, kind: str, config: Mapping[str, Any], tensors: Mapp
     data = save(cast, metadata={"kind": kind, "config": json.dumps(dict(config), sort_keys=True)})
     beside.write_bytes(_ordered(data))
     beside.replace(path)
+    return record_hash(path)
+
+
+def record_hash(path: Path) -> str:
+    """Enter a file's hash into the list beside it; returns it."""
     listing = path.parent / HASHES
     hashes: dict[str, str] = json.loads(listing.read_text()) if listing.exists() else {}
     hashes[path.name] = sha256(path)
@@ -58,10 +63,7 @@ def read_weights(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
     """(config, tensors as float32). Raises WeightsError: missing, of another kind, or not what `hashes.json` says."""
     if not path.is_file():
         raise WeightsError(f"weights {path} are missing; `svp train` makes them, or name a folder that has them")
-    listing = path.parent / HASHES
-    expected = json.loads(listing.read_text()).get(path.name) if listing.exists() else None
-    if expected is not None and sha256(path) != expected:
-        raise WeightsError(f"weights {path} are damaged: SHA-256 differs from {listing}; fetch the file again")
+    check_hash(path)
     try:
         with safe_open(str(path), framework="pt") as f:
             meta = f.metadata() or {}
@@ -72,6 +74,15 @@ def read_weights(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
         raise WeightsError(f"weights {path} hold '{meta.get('kind')}', expected '{kind}'")
     floats = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     return json.loads(meta["config"]), floats
+
+
+def check_hash(path: Path) -> None:
+    """Raises WeightsError for a file that is not what `hashes.json` beside it says; one that is not listed may be
+    anything."""
+    listing = path.parent / HASHES
+    expected = json.loads(listing.read_text()).get(path.name) if listing.exists() else None
+    if expected is not None and sha256(path) != expected:
+        raise WeightsError(f"weights {path} are damaged: SHA-256 differs from {listing}; fetch the file again")
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -7,7 +7,8 @@ Engines are imported when asked for, so that the one without weights starts with
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -20,6 +21,9 @@ from svp_stream.pipeline.engine import Engine, StyleRequest
 from svp_stream.pipeline.noop import DrawnShelf, NoopEngine
 from svp_stream.runtime.backend import BACKENDS
 from svp_stream.style.preset import MAX_STRENGTH, MAX_TEMPERATURE, StylePreset, StyleShelf
+
+if TYPE_CHECKING:
+    from svp_stream.pipeline.mini import MiniEngine
 
 BACKEND_VARIABLE = "SVP_BACKEND"
 ENGINES = ("mini", "noop")
@@ -43,13 +47,19 @@ def build_engine(config: Config, engine: str | None = None) -> Engine:
     if name == "noop":
         return NoopEngine(config.model.look_ahead)
     if name == "mini":
-        from svp_stream.pipeline.mini import MiniEngine
-
-        model = config.model
-        return MiniEngine.load(
-            model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads, model.articulation
-        )
+        return build_mini(config)
     raise ConfigError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+
+
+def build_mini(config: Config, weights: Path | None = None) -> MiniEngine:
+    """The trained engine of the profile, from `weights` if given; raises `ConfigError` and `WeightsError`."""
+    from svp_stream.pipeline.mini import MiniEngine
+
+    model = config.model
+    return MiniEngine.load(
+        weights or model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads,
+        model.articulation, model.precision,
+    )  # fmt: skip
 
 
 def build_backend(config: Config) -> str:

@@ -32,6 +32,7 @@ from svp_stream.packets import Float32, Pose
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.face import MiniFace
 from svp_stream.runtime.backend import Backend, Program, open_backend
+from svp_stream.runtime.quantised import FILE, Ranges, quantised, read_ranges
 from svp_stream.style.prior import StylePrior, load_prior
 from svp_stream.style.projection import StyleProjection, load_projection
 from svp_stream.weights_file import sha256
@@ -86,6 +87,7 @@ class MiniEngine:
     sitters: dict[str, Sitter]
     prior: str
     backend: str
+    precision: str = "fp32"
     look_ahead: int = 2
     articulation: float = 1.0
     name: str = field(default="mini", init=False)
@@ -93,11 +95,13 @@ class MiniEngine:
 
     @classmethod
     def load(
-        cls, folder: Path, backend: str = "auto", look_ahead: int = 2, threads: int = 0, articulation: float = 1.0
+        cls, folder: Path, backend: str = "auto", look_ahead: int = 2, threads: int = 0, articulation: float = 1.0,
+        precision: str = "auto",
     ) -> MiniEngine:
         """Read every file of a weights folder and compile. `articulation` scales the opening of the mouth.
 
-        Raises WeightsError naming the file, EngineError, ConfigError.
+        `precision`: int8 rounds the convolutions of denoiser and decoder, fp32 does not, auto takes int8 where the
+        folder has ranges and the backend gains by it. Raises WeightsError naming the file, EngineError, ConfigError.
         """
         files = avatar_files(folder)
         if not files:
@@ -108,15 +112,16 @@ class MiniEngine:
             raise EngineError(f"look_ahead is 0 to {conditioner.config.max_look_ahead} frames, got {look_ahead}")
         prior_file = folder / "style_prior.safetensors"
         compiler = open_backend(backend, threads)
+        ranges = _ranges(folder, precision, compiler.name)
         sitters = {}
         for name, path in files.items():
             avatar = load_avatar(path)
             sitters[name] = Sitter(avatar, HeadGeometry.from_vector(avatar.geometry))
         return cls(
-            programs=_compile(compiler, folder, encoder, conditioner), encoder=encoder, conditioner=conditioner,
-            projection=load_projection(folder / "conditioner.safetensors"), style_prior=load_prior(prior_file),
-            sitters=sitters, prior=sha256(prior_file), backend=compiler.name, look_ahead=look_ahead,
-            articulation=articulation,
+            programs=_compile(compiler, folder, encoder, conditioner, ranges), encoder=encoder,
+            conditioner=conditioner, projection=load_projection(folder / "conditioner.safetensors"),
+            style_prior=load_prior(prior_file), sitters=sitters, prior=sha256(prior_file), backend=compiler.name,
+            precision="int8" if ranges else "fp32", look_ahead=look_ahead, articulation=articulation,
         )
 
     @property
@@ -165,23 +170,50 @@ class MiniEngine:
         return tokens, EncoderState(*after)
 
 
-def _compile(backend: Backend, folder: Path, encoder: Wav2VecEncoder, conditioner: Conditioner) -> Programs:
+def pixel_modules(folder: Path) -> dict[str, torch.nn.Module]:
+    """The programs that make pictures, by name, as torch modules; raises WeightsError."""
     denoiser = load_denoiser(folder / "denoiser.safetensors")
     autoencoder = load_autoencoder(folder / "autoencoder.safetensors")
+    return {
+        "denoise": Denoise(denoiser), "shallow": DenoiseShallow(denoiser), "paint": Paint(autoencoder, LATENT_CELLS),
+    }
+
+
+def _ranges(folder: Path, precision: str, backend: str) -> dict[str, Ranges]:
+    """The ranges to round by, none for fp32; raises WeightsError where int8 is asked for and there are none."""
+    if precision == "fp32" or (precision == "auto" and backend == "torch"):
+        return {}
+    ranges = read_ranges(folder / FILE)
+    if precision == "int8" and not ranges:
+        raise WeightsError(f"{folder} has no {FILE}: run `svp ranges --weights {folder}`, or set model.precision: fp32")
+    return ranges
+
+
+def _rounded(modules: dict[str, torch.nn.Module], ranges: dict[str, Ranges]) -> dict[str, torch.nn.Module]:
+    """The shallow pass is a part of the full one and shares its ranges."""
+    of = {"denoise": "denoise", "shallow": "denoise", "paint": "paint"}
+    return {n: quantised(m, ranges[of[n]]) if of[n] in ranges else m for n, m in modules.items()}
+
+
+def _compile(
+    backend: Backend, folder: Path, encoder: Wav2VecEncoder, conditioner: Conditioner, ranges: dict[str, Ranges]
+) -> Programs:
+    modules = _rounded(pixel_modules(folder), ranges)
+    sizes = load_denoiser(folder / "denoiser.safetensors").config
     c, cells = conditioner.config, LATENT_CELLS
-    latent, one = torch.randn(1, denoiser.config.latent, cells, cells), torch.ones(1)
+    latent, one = torch.randn(1, sizes.latent, cells, cells), torch.ones(1)
     kps = torch.randn(1, KPS_CHANNELS, cells, cells)
     tokens, style = torch.randn(1, c.tokens, c.dim), torch.randn(1, 4, c.style_dim)
-    deep = torch.randn(1, denoiser.config.widths[0], cells, cells)
+    deep = torch.randn(1, sizes.widths[0], cells, cells)
     window = (torch.randn(1, encoder.config.window) * 0.1, *encoder.initial().tensors())
     heard = (torch.randn(1, c.window, c.audio_dim), torch.ones(1, c.window), style, one)
     full = (latent, one, latent, latent, kps, tokens, style, one, one * 0.05)
     return Programs(
         encode=backend.compile("encode", EncodeStep(encoder), window),
         condition=backend.compile("condition", Condition(conditioner), heard),
-        denoise=backend.compile("denoise", Denoise(denoiser), full),
-        shallow=backend.compile("shallow", DenoiseShallow(denoiser), (*full[:6], full[8], deep)),
-        paint=backend.compile("paint", Paint(autoencoder, cells), (latent, torch.zeros(1, 2))),
+        denoise=backend.compile("denoise", modules["denoise"], full),
+        shallow=backend.compile("shallow", modules["shallow"], (*full[:6], full[8], deep)),
+        paint=backend.compile("paint", modules["paint"], (latent, torch.zeros(1, 2))),
     )
 
 
