@@ -92,7 +92,6 @@ def main(
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_WRONG) from None
-    seams.bound_bitrate(settings.media.video_kbps * 1000)
     if is_loopback(settings.server.host):
         seams.gather_loopback()
     raise typer.Exit(serve(house, settings))

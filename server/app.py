@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from server import whip
 from server.control import ControlError, StyleOrder, validated
 from server.health import Metrics, Readiness
+from server.live import SourceTaken
 from server.security import Denied, Guard
 from server.shelfmarks import avatar_marks, session_marks, style_marks
 from server.signaling import Signaling, Wish
@@ -105,7 +106,8 @@ def _call(signaling: Signaling) -> APIRouter:
     ) -> Response:
         whip.content_type(request.headers.get("content-type"), whip.SDP_TYPE)
         body = await _body(request, whip.MAX_SDP_BYTES)
-        made = await signaling.create(body, Wish(avatar, style, strength, temperature, echo))
+        wish = Wish(avatar=avatar, style=style, strength=strength, temperature=temperature, echo=echo)
+        made = await signaling.call(body, wish)
         headers = {"Location": made.location, "ETag": made.etag, "X-Session": made.id}
         return Response(made.sdp, 201, headers, media_type=whip.SDP_TYPE)
 
@@ -131,8 +133,19 @@ def _lists(rooms: Rooms) -> APIRouter:
 
     @router.get("/sessions")
     async def sessions() -> dict[str, Any]:
-        marks = [session_marks(peer) for peer in signaling.registry.holders()]
+        marks = [session_marks(live) for live in signaling.registry.holders()]
         return {"capacity": signaling.registry.capacity, "sessions": marks}
+
+    @router.post("/sessions", status_code=201)
+    async def stage(request: Request) -> dict[str, str]:
+        whip.content_type(request.headers.get("content-type"), "application/json")
+        text = whip.decode(await _body(request, MAX_JSON_BYTES), MAX_JSON_BYTES)
+        return {"id": (await signaling.stage(validated(Wish, text or "{}", json=True))).id}
+
+    @router.delete("/sessions/{session}", status_code=200)
+    async def dismiss(session: str) -> Response:
+        await signaling.dismiss(session)
+        return Response(status_code=200)
 
     @router.get("/styles")
     async def styles() -> dict[str, Any]:
@@ -180,6 +193,10 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(CapacityError)
     async def on_full(_: Request, error: CapacityError) -> JSONResponse:
         return say(503, error, {"Retry-After": str(error.retry_after_s)})
+
+    @app.exception_handler(SourceTaken)
+    async def on_taken(_: Request, error: SourceTaken) -> JSONResponse:
+        return say(409, error)
 
     @app.exception_handler(PresetError)
     @app.exception_handler(EngineError)

@@ -1,8 +1,11 @@
-"""One call's data channel: orders in, events out.
+"""The desk of one live session: orders in, events out.
 
-In: messages of the page. Out: orders for the inference thread, events for the page (`control` says their form).
-Remembers: the channel, the manner that the call is set to. Every order is answered: `style`, `avatar`, `mute`, `echo`
-after it has taken effect, `pong`, or `error`. Events for a channel that is not open or not drained are left out.
+In: messages of data channels, orders by HTTP. Out: orders for the inference thread, events for every listener
+(`control` says their form). Remembers: the listeners, the manner that the session is set to, mute and echo.
+
+Every order is answered: `style`, `avatar`, `mute`, `echo` after it has taken effect, `pong`, or `error`. Changes are
+told to all, with the `id` of the order only to the one who gave it; `pong` and refusals go to that one alone. Events
+for a channel that is not open or not drained are left out.
 """
 
 from __future__ import annotations
@@ -16,109 +19,151 @@ from aiortc import RTCDataChannel
 from aiortc.exceptions import InvalidStateError
 
 from server import control
-from server.control import AvatarOrder, ControlError, EchoOrder, MuteOrder, Ping, StyleOrder
+from server.control import AvatarOrder, ControlError, EchoOrder, MuteOrder, Order, Ping, StyleOrder
 from server.studio import Manner, Studio
-from server.voice_track import VoiceTrack
 from server.worker import Seat, Street, Worker
 from svp_stream.clock import ticks_to_ms
-from svp_stream.errors import SvpError
+from svp_stream.errors import CapacityError, SvpError
 from svp_stream.packets import SpeechState
 
 logger = logging.getLogger(__name__)
 
 MAX_BUFFERED_BYTES: Final = 64 * 1024
+MAX_LISTENERS: Final = 256
+
+Listener = Callable[[str, dict[str, Any]], None]
+"""Takes the kind of an event and its fields; called on the loop, must not wait."""
 
 
 class Desk:
-    """Takes the orders of one call, by data channel or by HTTP."""
+    """Takes the orders of one session."""
 
     def __init__(
-        self, name: str, studio: Studio, worker: Worker, seat: Seat, voice: VoiceTrack, manner: Manner
+        self, id: str, key: str, studio: Studio, worker: Worker, seat: Seat, manner: Manner, *, echo: bool
     ) -> None:
         self.manner = manner
         self.speaking = False
-        self._name = name
+        self.echo = echo
+        """Whether those who feed the session hear their own voice."""
+        self._id = id
+        self._key = key
         self._studio = studio
         self._worker = worker
         self._seat = seat
-        self._voice = voice
-        self._channel: RTCDataChannel | None = None
+        self._listeners: tuple[Listener, ...] = ()
         self._loop = asyncio.get_running_loop()
 
-    def open(self, channel: RTCDataChannel) -> None:
-        """The page has opened its channel (again)."""
-        self._channel = channel
-        channel.on("message", self._take)
-        self._send(
-            "welcome",
-            session=self._name,
-            **self.manner.told(),
-            echo=self._voice.echo,
-            muted=self._seat.intake.muted,
-            street_latency_ms=ticks_to_ms(self._seat.street.latency),
-        )
+    @property
+    def muted(self) -> bool:
+        """Whether the source of sound is taken for silence."""
+        return self._seat.intake.muted
 
-    def order_style(self, order: StyleOrder) -> Manner:
-        """Set the style; returns what the call is set to from the next frame on. Raises `PresetError`."""
+    def listen(self, hear: Listener) -> Callable[[], None]:
+        """Every event from now on goes to `hear`, `welcome` first; returns what ends it. Raises `CapacityError`."""
+        if len(self._listeners) >= MAX_LISTENERS:
+            raise CapacityError(f"this session has {MAX_LISTENERS} listeners; that is all it takes", 5)
+        self._listeners = (*self._listeners, hear)
+        hear(
+            "welcome",
+            {
+                "session": self._id, **self.manner.told(), "echo": self.echo, "muted": self.muted,
+                "street_latency_ms": ticks_to_ms(self._seat.street.latency),
+            },
+        )  # fmt: skip
+
+        def leave() -> None:
+            self._listeners = tuple(x for x in self._listeners if x is not hear)
+
+        return leave
+
+    def open(self, channel: RTCDataChannel, *, orders: bool = True) -> None:
+        """A data channel becomes a listener; without `orders` it may only look on and ping."""
+
+        def hear(kind: str, fields: dict[str, Any]) -> None:
+            self._send(channel, kind, fields)
+
+        try:
+            leave = self.listen(hear)
+        except CapacityError as error:
+            self._send(channel, "error", {"code": "full", "message": str(error)})
+            return
+        channel.on("message", lambda message: self.take(message, hear, orders=orders))
+        channel.on("close", leave)
+
+    def order_style(self, order: StyleOrder, asker: Listener | None = None) -> Manner:
+        """Set the style; returns what the session is set to from the next frame on. Raises `PresetError`."""
         manner = self._studio.ordered(self.manner, order)
         request = self._studio.request(manner)
         self.manner = manner
-        self._tell(lambda street: street.set_style(request), "style", id=order.id, **manner.told())
+        self._tell(lambda street: street.set_style(request), "style", order, asker, **manner.told())
         return manner
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """An event for everybody."""
+        for hear in self._listeners:
+            hear(kind, fields)
 
     def state(self, state: SpeechState) -> None:
         """Somebody began or ceased to speak."""
         self.speaking = state.speaking
-        self._send("state", state="speaking" if state.speaking else "silent", pts=state.pts)
+        self.tell("state", state="speaking" if state.speaking else "silent", pts=state.pts)
 
-    def stats(self, fields: dict[str, Any]) -> None:
-        """Figures of the last second."""
-        self._send("stats", **fields)
-
-    def error(self, code: str, message: str, **fields: Any) -> None:
+    def error(self, code: str, message: str) -> None:
         """Something went wrong; `code` is for programs, `message` for people."""
-        self._send("error", code=code, message=message, **fields)
+        self.tell("error", code=code, message=message)
 
-    def _take(self, message: str | bytes) -> None:
+    def take(self, message: str | bytes, asker: Listener, *, orders: bool = True) -> None:
+        """An order as text (see `control`); what is wrong with it is told to `asker`."""
         try:
             order = control.parse(message)
         except ControlError as error:
-            self.error("malformed", str(error))
+            asker("error", {"code": "malformed", "message": str(error)})
             return
         try:
-            match order:
-                case StyleOrder():
-                    self.order_style(order)
-                case AvatarOrder(name=name):
-                    self._order_avatar(order, self._studio.avatar(name))
-                case MuteOrder(on=on):
-                    self._seat.intake.muted = on
-                    self._send("mute", on=on, id=order.id)
-                case EchoOrder(on=on):
-                    self._voice.echo = on
-                    self._send("echo", on=on, id=order.id)
-                case Ping(t=t):
-                    self._send("pong", t=t, id=order.id)
-                case None:
-                    logger.debug("call %s: a message of a type that is not known here", self._name)
+            self._obey(order, asker, orders)
         except SvpError as error:
-            self.error("refused", str(error), id=order.id if order is not None else None)
+            asker("error", {"code": "refused", "message": str(error), "id": order.id if order is not None else None})
 
-    def _order_avatar(self, order: AvatarOrder, name: str) -> None:
+    def _obey(self, order: Order | None, asker: Listener, orders: bool) -> None:
+        match order:
+            case None:
+                logger.debug("session %s: a message of a type that is not known here", self._key)
+            case Ping(t=t):
+                asker("pong", {"t": t, "id": order.id})
+            case _ if not orders:
+                asker("error", {"code": "refused", "message": "who only watches gives no orders", "id": order.id})
+            case StyleOrder():
+                self.order_style(order, asker)
+            case AvatarOrder(name=name):
+                self._order_avatar(order, self._studio.avatar(name), asker)
+            case MuteOrder(on=on):
+                self._seat.intake.muted = on
+                self._answer("mute", order, asker, on=on)
+            case EchoOrder(on=on):
+                self.echo = on
+                self._answer("echo", order, asker, on=on)
+
+    def _order_avatar(self, order: AvatarOrder, name: str, asker: Listener) -> None:
         self.manner = Manner(name, self.manner.weights, self.manner.strength, self.manner.temperature)
-        self._tell(lambda street: street.set_avatar(name), "avatar", id=order.id, name=name)
+        self._tell(lambda street: street.set_avatar(name), "avatar", order, asker, name=name)
 
-    def _tell(self, change: Callable[[Street], None], event: str, **fields: Any) -> None:
+    def _answer(self, kind: str, order: Order, asker: Listener | None, **fields: Any) -> None:
+        for hear in self._listeners:
+            hear(kind, {**fields, "id": order.id if hear is asker else None})
+
+    def _tell(
+        self, change: Callable[[Street], None], event: str, order: Order, asker: Listener | None, **fields: Any
+    ) -> None:
         """Let the inference thread make `change`, then answer. What the engine refuses is an answer, too."""
 
         def carry_out(street: Street) -> None:
             try:
                 change(street)
             except SvpError as error:
-                words = str(error)
-                self._post(lambda: self.error("refused", words, id=fields.get("id")))
+                refusal = {"code": "refused", "message": str(error), "id": order.id}
+                self._post(lambda: asker("error", refusal) if asker else self.tell("error", **refusal))
             else:
-                self._post(lambda: self._send(event, **fields))
+                self._post(lambda: self._answer(event, order, asker, **fields))
 
         self._seat.orders.put(carry_out)
         self._worker.wake()
@@ -127,13 +172,12 @@ class Desk:
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
-            logger.debug("call %s: the loop has closed", self._name)
+            logger.debug("session %s: the loop has closed", self._key)
 
-    def _send(self, kind: str, **fields: Any) -> None:
-        channel = self._channel
-        if channel is None or channel.readyState != "open" or channel.bufferedAmount > MAX_BUFFERED_BYTES:
+    def _send(self, channel: RTCDataChannel, kind: str, fields: dict[str, Any]) -> None:
+        if channel.readyState != "open" or channel.bufferedAmount > MAX_BUFFERED_BYTES:
             return
         try:
             channel.send(control.write(kind, **fields))
         except (ConnectionError, InvalidStateError):
-            logger.debug("call %s: the channel closed before %s could leave", self._name, kind)
+            logger.debug("session %s: the channel closed before %s could leave", self._key, kind)

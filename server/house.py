@@ -1,7 +1,8 @@
 """The whole server put together: rooms, their start and their end.
 
 In: a studio and the settings of a profile. Out: an application to be served.
-Remembers: the inference thread while the server runs. The model warms up in that thread, and `/healthz` answers.
+Remembers: the inference and encoder threads while the server runs. The model warms up in the former, and `/healthz`
+answers meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from fastapi import FastAPI
 from server import seams
 from server.app import Rooms, create_app
 from server.health import Metrics, Readiness
-from server.peer import Limits
+from server.live import Limits
+from server.press import Press
 from server.security import Guard
 from server.signaling import Signaling
 from server.studio import Studio
@@ -35,20 +37,22 @@ class House:
     ) -> None:
         self.studio = studio
         self.worker = Worker()
+        self.press = Press()
         self.readiness = Readiness()
         self.metrics = Metrics(capacity)
         self.signaling = Signaling(
-            studio, self.worker, self.readiness, self.metrics, capacity=capacity, media=media or Media(),
-            limits=limits or Limits(), echo=echo,
+            studio, self.worker, self.press, self.readiness, self.metrics, capacity=capacity,
+            media=media or Media(), limits=limits or Limits(), echo=echo,
         )  # fmt: skip
         rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard)
         self.app: FastAPI = create_app(rooms, self.lifespan)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Start the thread and the warming-up; at the end close every call, then the thread."""
+        """Start the threads and the warming-up; at the end close every session, then the threads."""
         seams.expect_hang_ups(asyncio.get_running_loop())
         self.worker.start()
+        self.press.start()
         warming = asyncio.create_task(self._warm(), name="warm")
         try:
             yield
@@ -56,6 +60,8 @@ class House:
             await self.signaling.shut()
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
+            if not await asyncio.to_thread(self.press.stop):
+                logger.warning("the encoder thread is still at a picture; it ends with the process")
             if not await asyncio.to_thread(self.worker.stop):
                 logger.warning("the inference thread is still in a turn; it ends with the process")
 

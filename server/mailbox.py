@@ -62,6 +62,13 @@ class OldestOut(Generic[T]):
         with self._lock:
             return [self._items.popleft() for _ in range(min(most, len(self._items)))]
 
+    def clear(self) -> int:
+        """Forget all that waits, not counted as lost; how many items that were."""
+        with self._lock:
+            count = len(self._items)
+            self._items.clear()
+            return count
+
     def take_lost(self) -> int:
         """Weight of all items dropped since the last call."""
         with self._lock:

@@ -1,7 +1,7 @@
 """The microphone: an incoming aiortc track becomes 48 kHz mono packets in the worker's mailbox.
 
 In: `av.AudioFrame`s of any rate and layout. Out: `mailbox.Packet`s with the sender's own `pts` in ticks.
-Remembers: a resampler; the loudness of the last second. Latency: none at 48 kHz (format change only), 1 ms otherwise.
+Remembers: a resampler. Latency: none at 48 kHz (format change only), 1 ms otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +27,25 @@ QUIET_DB = -100.0
 def level_db(mean_square: float) -> float:
     """Decibels relative to full scale, floored at -100."""
     return max(QUIET_DB, 10 * math.log10(mean_square)) if mean_square > 0 else QUIET_DB
+
+
+class LevelMeter:
+    """Mean loudness between two looks."""
+
+    def __init__(self) -> None:
+        self._square = 0.0
+        self._samples = 0
+
+    def hear(self, samples: Float32) -> None:
+        """float32 [N] went by."""
+        self._square += float(np.dot(samples, samples))
+        self._samples += len(samples)
+
+    def take_db(self) -> float:
+        """Mean loudness since the last call."""
+        mean = self._square / self._samples if self._samples else 0.0
+        self._square, self._samples = 0.0, 0
+        return level_db(mean)
 
 
 class MonoVoice:
@@ -60,8 +79,6 @@ class Mic:
         self._track = track
         self._deliver = deliver
         self._voice = MonoVoice()
-        self._square = 0.0
-        self._samples = 0
 
     async def run(self) -> None:
         """Until the track ends (returns) or the task is cancelled."""
@@ -72,12 +89,4 @@ class Mic:
                 logger.info("the microphone has ended")
                 return
             pts, samples = self._voice.convert(frame)
-            self._square += float(np.dot(samples, samples))
-            self._samples += len(samples)
             self._deliver(Packet(time.monotonic(), pts, samples))
-
-    def take_level_db(self) -> float:
-        """Mean loudness since the last call."""
-        mean = self._square / self._samples if self._samples else 0.0
-        self._square, self._samples = 0.0, 0
-        return level_db(mean)

@@ -10,6 +10,7 @@ our own the clock is put back (media time stood still), it never bursts to catch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -145,6 +146,11 @@ class Playhead:
     skipped: int = 0
     _next: int = 0
 
+    def begin(self, now_s: float) -> None:
+        """Go on from now: what is past has been heard by nobody."""
+        now = self.clock.at(now_s) - self.delay
+        self._next = max(0, now // PACKET_TICKS * PACKET_TICKS)
+
     def step(self, now_s: float) -> tuple[int, float]:
         """The `pts` of the next packet and the seconds to wait before it leaves; call it once for each packet."""
         pts = self._next
@@ -171,3 +177,21 @@ class Spacing:
     def sent(self, now_s: float) -> None:
         """A frame left at `now_s`."""
         self._last_s = now_s
+
+
+@dataclass(slots=True)
+class Thinning:
+    """Leaves frames out evenly so that at most `fps` a second remain (None: all); their stamps stay as they are."""
+
+    fps: float | None
+    _slot: int = -1
+
+    def keeps(self, pts: int) -> bool:
+        """Whether the frame at `pts` is sent; call it once for each frame, in order."""
+        if self.fps is None:
+            return True
+        slot = math.floor(pts * self.fps / TICKS_PER_SECOND)
+        if slot == self._slot:
+            return False
+        self._slot = slot
+        return True

@@ -1,9 +1,9 @@
-"""One call's life: from a checked offer to the last freed socket.
+"""One WebRTC connection of a live session: from a checked offer to the last freed socket.
 
-In: an `Offer`, later candidates and orders. Out: an answer, two tracks, events on the data channel.
-Remembers: the connection, the seat at the inference thread, the choices made, the tasks that must end with the call.
+In: an `Offer`, later candidates. Out: an answer; sound for the session when it is a source, its pictures, voice and
+events when it watches. Remembers: the connection, its tracks, the tasks that must end with it.
 
-    offer ─▶ answer ─▶ connecting ─▶ connected (the seat is admitted) ─▶ closing ─▶ closed
+    offer ─▶ answer ─▶ connecting ─▶ connected (the session begins) ─▶ closing ─▶ closed
                             └─ too slow ──────────┘ failed, silent or told to ─┘
 
 A peer that has gone without a word is noticed because nothing comes in any more, in `limits.silence_s`.
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
@@ -23,91 +23,73 @@ from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 
-from server import control, ice, seams
+from server import control, ice, seams, whip
 from server.avatar_track import AvatarTrack
-from server.desk import Desk
-from server.health import Metrics
-from server.mailbox import LatestFrame, Packet, VoiceLine
+from server.live import Limits, Live, Source
 from server.mic import Mic
-from server.pacing import MediaClock
-from server.report import Report
-from server.studio import Manner, Studio
 from server.voice_track import VoiceTrack
 from server.whip import Fragment, Offer, WhipError
-from server.worker import Seat, Street, Worker
-from svp_stream.clock import TICKS_PER_SECOND
-from svp_stream.config import Media
 
 logger = logging.getLogger(__name__)
 
-VOICE_LINE_TICKS: Final = 4 * TICKS_PER_SECOND
 CLOSE_TIMEOUT_S: Final = 4.0
-FAREWELL_S: Final = 0.25
-"""Time for the last words on the data channel to leave."""
+REPORT_GAP: Final = 3.0
+"""Who only watches or publishes may report less often than a browser in a call: that many times the patience."""
+
+
+class Errand(StrEnum):
+    """What a connection is for."""
+
+    CALL = "call"
+    """Microphone in; picture, voice and events out."""
+    WHIP = "whip"
+    """Microphone in."""
+    WHEP = "whep"
+    """Picture, voice and events out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How long we wait for a peer, in seconds."""
+class Visit:
+    """An offer and what it asks for."""
 
-    connect_s: float = 15.0
-    silence_s: float = 4.0
-    stats_s: float = 1.0
+    errand: Errand
+    offer: Offer
+    layout: str = "plain"
 
 
 class Peer:
-    """One connection. Made with `open`, ended with `close`; `on_closed` is called once, when everything is freed."""
+    """One connection. Made for a session, ended with `close`; `on_closed` is called once, when everything is freed."""
 
     def __init__(
-        self,
-        name: str,
-        studio: Studio,
-        worker: Worker,
-        street: Street,
-        manner: Manner,
-        offer: Offer,
-        *,
-        echo: bool,
-        media: Media,
-        limits: Limits,
-        metrics: Metrics,
-        on_closed: Callable[[Peer], None],
+        self, key: str, live: Live, visit: Visit, limits: Limits, codec: str, on_closed: Callable[[Peer], None]
     ) -> None:
-        self.name = name
-        self._offer = offer
-        self.since_s = time.time()
-        self._worker = worker
+        """`codec` is the first choice for the picture. Raises `SourceTaken`."""
+        self.key = key
+        self.live = live
+        self.errand = visit.errand
+        self._offer = visit.offer
         self._limits = limits
-        self._media = media
-        self._metrics = metrics
+        self._codec = codec
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
-        self._clock = MediaClock(time.monotonic())
-        self._frames = LatestFrame(self._loop)
-        self._voice = VoiceLine(VOICE_LINE_TICKS)
-        self._seat = Seat(
-            street, self._clock, self._frames, self._voice, studio.budget(),
-            on_state=lambda state: self._post(lambda: self.desk.state(state)),
-            on_failure=lambda error: self._post(lambda: self._fail(error)),
-        )  # fmt: skip
-        self._picture = AvatarTrack(self._clock, self._frames)
-        self._sound = VoiceTrack(
-            self._clock, self._voice, street.latency, bit_rate=media.audio_kbps * 1000, echo=echo
-        )
+        self._source: Source | None = None
         self._mic: Mic | None = None
-        self.report = Report(self._seat, self._picture, self._sound, self._frames)
-        self.desk = Desk(name, studio, worker, self._seat, self._sound, manner)
+        if self.errand is not Errand.WHEP and visit.offer.sends("audio"):
+            self._source = live.take_source(self.errand)
+        self._picture = AvatarTrack(live.pictures, visit.layout, lambda: self.begin_close("its pictures have ended"))
+        self._sound = VoiceTrack(live.voice, self._hears)
         self._connection = RTCPeerConnection(ice.configuration())
         self._connection.on("track", self._hear)
         self._connection.on("datachannel", self._open_channel)
         self._connection.on("connectionstatechange", self._state_changed)
+        live.attach(self)
 
     @property
     def ufrag(self) -> str:
-        """The caller's ICE user fragment."""
+        """The other side's ICE user fragment."""
         return self._offer.ufrag
 
     @property
@@ -120,6 +102,7 @@ class Peer:
     async def answer(self) -> str:
         """The answer's SDP with all our candidates; raises `WhipError` 400 or 422 for an offer that aiortc refuses."""
         connection, offer = self._connection, self._offer
+        self._prepare()
         try:
             await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         except OperationError as error:
@@ -128,22 +111,20 @@ class Peer:
             # what aiortc's parser raises for text that is SDP line by line but makes no sense as a whole
             raise WhipError(400, f"the offer cannot be read: {type(error).__name__} {error}") from error
         for transceiver in connection.getTransceivers():
-            if transceiver.kind == "video":
-                transceiver.direction = "sendonly"
-                transceiver.setCodecPreferences(ice.video_codecs(self._media.video_codec))
-        connection.addTrack(self._picture)
-        if any(s.kind == "audio" and s.direction in ("sendrecv", "recvonly") for s in offer.sections):
-            connection.addTrack(self._sound)
+            if transceiver.sender.track is None and transceiver.kind == "video":
+                transceiver.direction = "inactive"
         seams.hear_at_once(connection)
         seams.part_streams(connection)
         if offer.passive_allowed:
             seams.answer_passive(connection)
         await connection.setLocalDescription(await connection.createAnswer())
+        sdp = str(connection.localDescription.sdp)
+        self._picture.codec = whip.first_codec(sdp, "video") or self._codec
         self._spawn(self._watch(), "watch")
-        return str(connection.localDescription.sdp)
+        return sdp
 
     async def trickle(self, fragment: Fragment) -> None:
-        """Takes further candidates of the caller."""
+        """Takes further candidates of the other side."""
         for candidate in fragment.candidates:
             parsed = candidate_from_sdp(candidate.line)
             parsed.sdpMid = candidate.mid
@@ -151,20 +132,25 @@ class Peer:
         if fragment.complete:
             await self._connection.addIceCandidate(None)
 
+    async def restart(self, fragment: Fragment) -> str:
+        """ICE restart (RFC 9725 section 4.3.3): the fragment to answer with. Raises `WhipError` 422."""
+        raise WhipError(422, "this server does not restart ICE: end the call and make another")
+
     def begin_close(self, reason: str) -> None:
-        """Start ending the call, whoever asks; `close` waits for the end."""
+        """Start ending the connection, whoever asks; `close` waits for the end."""
         if self._closing is None:
-            logger.info("call %s ends: %s", self.name, reason)
-            self._closing = self._loop.create_task(self._close(), name=f"close {self.name}")
+            logger.info("connection %s of session %s ends: %s", self.key, self.live.key, reason)
+            self._closing = self._loop.create_task(self._close(), name=f"close {self.key}")
 
     async def close(self, reason: str) -> None:
-        """End the call and wait until everything is freed."""
+        """End the connection and wait until everything is freed."""
         self.begin_close(reason)
         assert self._closing is not None
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._worker.dismiss(self._seat)
+        if self._source is not None:
+            self._source.release()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -174,11 +160,26 @@ class Peer:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await seams.close(self._connection)
         except TimeoutError:
-            logger.warning("call %s: the connection did not close in %.0f s", self.name, CLOSE_TIMEOUT_S)
-        self._on_closed(self)
+            logger.warning("connection %s did not close in %.0f s", self.key, CLOSE_TIMEOUT_S)
+        finally:
+            self._on_closed(self)
+            self.live.detach(self, owner=self.errand is Errand.CALL)
+
+    def _prepare(self) -> None:
+        """Our tracks, before the offer is read: aiortc chooses codecs while it reads."""
+        if self.errand is Errand.WHIP:
+            return
+        if self._offer.receives("audio"):
+            both = self._source is not None
+            sound = self._connection.addTransceiver(self._sound, "sendrecv" if both else "sendonly")
+            seams.send_packed(sound.sender)
+        if self._offer.receives("video"):
+            picture = self._connection.addTransceiver(self._picture, "sendonly")
+            picture.setCodecPreferences(ice.video_codecs(self._codec))
+            seams.send_packed(picture.sender, self._picture.estimate, self._picture.ask_key)
 
     async def _watch(self) -> None:
-        """Waits for the connection, then reports each second and notices when nothing comes in any more."""
+        """Waits for the connection, then notices when nothing comes in any more."""
         try:
             async with asyncio.timeout(self._limits.connect_s):
                 await self._connected.wait()
@@ -186,66 +187,46 @@ class Peer:
             self.begin_close(f"no connection within {self._limits.connect_s:.0f} s")
             return
         heard, quiet_s = -1, 0.0
+        patience_s = self._limits.silence_s * (1.0 if self.errand is Errand.CALL else REPORT_GAP)
         while True:
             await asyncio.sleep(self._limits.stats_s)
             packets = seams.received_packets(self._connection)
             # counted in looks, not in wall time: a machine that stands still hears nothing either
             quiet_s = quiet_s + self._limits.stats_s if packets == heard else 0.0
             heard = packets
-            if quiet_s >= self._limits.silence_s - self._limits.stats_s:
+            if quiet_s >= patience_s - self._limits.stats_s:
                 self.begin_close("nothing has come in from the peer")
                 return
-            self.desk.stats(self.report.take(self._mic, self._metrics))
+
+    def _hears(self) -> bool:
+        """Whether the session's voice goes to this peer: not the own one, unless echo is asked."""
+        return self._source is None or self.live.desk.echo
 
     def _state_changed(self) -> None:
         state = self._connection.connectionState
-        logger.debug("call %s is %s", self.name, state)
+        logger.debug("connection %s is %s", self.key, state)
         if state == "connected" and not self._connected.is_set() and self._closing is None:
-            self._clock.restart(time.monotonic())
             self._connected.set()
-            self._worker.admit(self._seat)
+            self.live.begin()
         elif state in ("failed", "closed"):
             self.begin_close(f"the connection is {state}")
 
     def _hear(self, track: MediaStreamTrack) -> None:
-        if track.kind == "audio" and self._mic is None:
-            self._mic = Mic(track, self._deliver)
+        if track.kind == "audio" and self._mic is None and self._source is not None:
+            self._mic = Mic(track, self._source.deliver)
             self._spawn(self._mic.run(), "mic")
-
-    def _deliver(self, packet: Packet) -> None:
-        if self._connected.is_set():
-            self._seat.inbox.put(packet)
-            self._worker.wake()
 
     def _open_channel(self, channel: RTCDataChannel) -> None:
         if channel.label == control.LABEL:
-            self.desk.open(channel)
-
-    def _fail(self, error: Exception) -> None:
-        """The stages raised: say so, then end this call (the others go on)."""
-        if self._closing is None:
-            self._metrics.failed.inc()
-            self.desk.error("engine", f"the avatar has failed: {type(error).__name__}")
-            self._spawn(self._part(), "farewell")
-
-    async def _part(self) -> None:
-        await asyncio.sleep(FAREWELL_S)
-        self.begin_close("its stages have failed")
+            self.live.desk.open(channel, orders=self.errand is not Errand.WHEP)
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        task = self._loop.create_task(work, name=f"{what} {self.name}")
+        task = self._loop.create_task(work, name=f"{what} {self.key}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.error("call %s: task %s failed", self.name, task.get_name(), exc_info=task.exception())
+            logger.error("connection %s: task %s failed", self.key, task.get_name(), exc_info=task.exception())
             self.begin_close("one of its tasks has failed")
-
-    def _post(self, call: Callable[[], None]) -> None:
-        """From the inference thread into the loop; a loop that has closed needs no news."""
-        try:
-            self._loop.call_soon_threadsafe(call)
-        except RuntimeError:
-            logger.debug("call %s: the loop has closed", self.name)

@@ -1,4 +1,4 @@
-"""Who is here: the calls of this server, how many more it takes, and the secrets that their URLs carry.
+"""Who is here: sessions and connections of this server, how many more it takes, and the secrets of their URLs.
 
 In: a wish for a place. Out: a `Place` with a public id, a secret for the WHIP resource and an entity tag (RFC 9725
 section 4.2), or `CapacityError`. Remembers: the places taken. A place counts from the wish on.
@@ -6,6 +6,7 @@ section 4.2), or `CapacityError`. Remembers: the places taken. A place counts fr
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
@@ -18,22 +19,29 @@ P = TypeVar("P")
 
 @dataclass(slots=True, eq=False)
 class Place(Generic[P]):
-    """One call's entry. The `secret` is all that is needed to change or end the call; `id` is fit to be shown."""
+    """One entry. The `secret` is all that is needed to change or end a connection; who knows the `id` may watch, so it
+    is shown to the one who asked, listed behind the token, and never logged: logs and metrics say `key`."""
 
-    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     holder: P | None = None
+
+    @property
+    def key(self) -> str:
+        """8 hex characters that tell entries apart and give nothing away."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:8]
 
 
 class Registry(Generic[P]):
     """At most `capacity` places."""
 
-    def __init__(self, capacity: int, retry_after_s: int = 5) -> None:
+    def __init__(self, capacity: int, retry_after_s: int = 5, noun: str = "call") -> None:
         if capacity < 1:
             raise ValueError(f"a server with room for {capacity} calls serves nobody; give at least 1")
         self.capacity = capacity
         self._retry_after_s = retry_after_s
+        self._noun = noun
         self._places: list[Place[P]] = []
         self.refused = 0
 
@@ -44,8 +52,8 @@ class Registry(Generic[P]):
         """A place; raises `CapacityError` when all are taken."""
         if len(self._places) >= self.capacity:
             self.refused += 1
-            calls = "1 call" if self.capacity == 1 else f"{self.capacity} calls"
-            raise CapacityError(f"the server is full: it serves {calls} at a time", self._retry_after_s)
+            most = f"1 {self._noun}" if self.capacity == 1 else f"{self.capacity} {self._noun}s"
+            raise CapacityError(f"the server is full: it serves {most} at a time", self._retry_after_s)
         place: Place[P] = Place()
         self._places.append(place)
         return place
@@ -62,8 +70,9 @@ class Registry(Generic[P]):
 
     def by_id(self, public_id: str) -> Place[P] | None:
         """The place with a public id."""
-        return next((p for p in self._places if p.id == public_id), None)
+        given = public_id.encode()
+        return next((p for p in self._places if hmac.compare_digest(p.id.encode(), given)), None)
 
     def holders(self) -> list[P]:
-        """Everybody whose call has been built."""
+        """Everybody whose entry has been built."""
         return [p.holder for p in self._places if p.holder is not None]

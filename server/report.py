@@ -1,6 +1,6 @@
-"""What a call tells about itself once a second: rate, delay, rung, drops, loudness, and where the time goes.
+"""What a live session tells about itself once a second: rate, delay, rung, drops, loudness, where the time goes.
 
-In: the counters of the call's rooms. Out: one flat mapping for the page, one set of samples for the metrics.
+In: the counters of the session's rooms. Out: one flat mapping for the page, one set of samples for the metrics.
 Remembers: when it was last asked, the last totals (the page gets totals, the metrics get differences).
 """
 
@@ -9,46 +9,44 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from server.avatar_track import AvatarTrack
+from server.feed import PictureFeed
 from server.health import Metrics
-from server.mailbox import LatestFrame
-from server.mic import QUIET_DB, Mic
-from server.voice_track import VoiceTrack
+from server.mic import QUIET_DB
+from server.voice_track import VoiceFeed
 from server.worker import Seat
 from svp_stream.pipeline.budget import RUNGS
 
 
 class Report:
-    """Gathers from the rooms of one call."""
+    """Gathers from the rooms of one session."""
 
-    def __init__(self, seat: Seat, picture: AvatarTrack, sound: VoiceTrack, frames: LatestFrame) -> None:
+    def __init__(self, seat: Seat, pictures: PictureFeed, voice: VoiceFeed) -> None:
         self._seat = seat
-        self._picture = picture
-        self._sound = sound
-        self._frames = frames
+        self._pictures = pictures
+        self._voice = voice
         self._asked_s = time.monotonic()
         self._counted: dict[str, int] = {}
         self.last: dict[str, Any] = {}
 
     def drops(self) -> dict[str, int]:
-        """Totals by cause since the call began."""
+        """Totals by cause since the session began."""
         repeated = self._seat.budget.drops.snapshot().get("repeated", 0)
         return {
             "audio": self._seat.inbox.dropped + self._seat.intake.dropped,
-            "superseded": self._frames.dropped,
+            "superseded": self._pictures.superseded,
             "repeated": repeated,
-            "voice": self._sound.skipped,
+            "voice": self._voice.skipped,
         }
 
-    def take(self, mic: Mic | None, metrics: Metrics) -> dict[str, Any]:
-        """Figures since the last call; also counted into `metrics`."""
+    def take(self, mic_db: float | None, metrics: Metrics) -> dict[str, Any]:
+        """Figures since the last call, also counted into `metrics`; `mic_db` None: there is no source of sound."""
         now = time.monotonic()
         elapsed, self._asked_s = max(now - self._asked_s, 1e-6), now
-        shown = self._picture.take_shown()
+        shown = self._pictures.take_shown()
         drops = self.drops()
         metrics.frames.inc(shown.frames)
         for cause, total in drops.items():
-            metrics.drops.labels(cause).inc(total - self._counted.get(cause, 0))
+            metrics.drops.labels(cause).inc(max(0, total - self._counted.get(cause, 0)))
         self._counted = drops
         if shown.mean_ms is not None:
             metrics.latency.observe(shown.mean_ms / 1000)
@@ -59,8 +57,16 @@ class Report:
             "level": shown.level,
             "level_name": RUNGS[shown.level] if 0 <= shown.level < len(RUNGS) else str(shown.level),
             "drops": drops,
-            "mic_db": round(mic.take_level_db(), 1) if mic is not None else QUIET_DB,
-            "mic": mic is not None,
+            "mic_db": round(mic_db, 1) if mic_db is not None else QUIET_DB,
+            "mic": mic_db is not None,
             "stages_ms": {name: round(times.p50_ms, 2) for name, times in self._seat.times().items()},
-        }
+            "encodings": [
+                {
+                    "codec": e.codec, "layout": e.layout, "viewers": len(e.viewers), "kbps": e.bits // 1000,
+                    "pictures": e.pictures, "keys": e.keys,
+                    "encode_ms": round(e.spent_ms / e.pictures, 2) if e.pictures else None,
+                }
+                for e in self._pictures.encodings
+            ],
+        }  # fmt: skip
         return self.last

@@ -7,7 +7,7 @@ Remembers: nothing. `tests/server/test_seams.py` pins each name and its effect, 
 - Two tracks in one MediaStream are lip-synced by the browser, which holds the picture back by what the sound needs
   (20-100 ms); the video gets a stream of its own.
 - As DTLS client aiortc offers ECDSA suites only, so peers with RSA certificates fail; as DTLS server it takes both.
-- The bit rates of its encoders are constants of their modules.
+- Its senders encode for one viewer each; ours stands in the place of their encoder and hands on what is encoded.
 - A connection that is closed while it comes about leaves a task of aioice behind.
 - aioice gathers no loopback address, but a caller on this very machine may have no other.
 """
@@ -18,12 +18,10 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aioice.ice
-import aiortc.codecs.h264
-import aiortc.codecs.vpx
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.exceptions import InvalidStateError
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
@@ -31,6 +29,7 @@ from aiortc.rtp import RtpPacket
 logger = logging.getLogger(__name__)
 
 _JITTER_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
+_ENCODER: Final = "_RTCRtpSender__encoder"
 _HALF: Final = 1 << 15
 LOOPBACK: Final = "127.0.0.1"
 CHECK_PAUSE_S: Final = 0.1
@@ -108,18 +107,51 @@ def gather_loopback() -> None:
     aioice.ice.get_host_addresses = with_loopback(aioice.ice.get_host_addresses)
 
 
-def bound_bitrate(bits_per_second: int) -> None:
-    """From now on the pictures of this process use at most this; a browser's estimate decides below it.
+class Ready(Protocol):
+    """What is ready to be sent: an encoded picture, a packet of voice."""
 
-    aiortc starts at 0.5 Mbit/s and makes a key frame at each step up, so it begins nearer to where it will end.
-    """
-    for codec in (aiortc.codecs.vpx, aiortc.codecs.h264):
-        for name in ("MIN_BITRATE", "DEFAULT_BITRATE", "MAX_BITRATE"):
-            if not hasattr(codec, name):
-                raise SeamError(f"{codec.__name__} has no {name}")
-        codec.MIN_BITRATE = min(codec.MIN_BITRATE, bits_per_second)
-        codec.MAX_BITRATE = bits_per_second
-        codec.DEFAULT_BITRATE = max(codec.MIN_BITRATE, bits_per_second * 2 // 3)
+    @property
+    def payloads(self) -> list[bytes]:
+        """RTP payloads, in order."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """RTP time in the codec's clock."""
+        ...
+
+
+class Packer:
+    """In the place of a sender's encoder: what comes from the track is packed already, and nothing is encoded."""
+
+    def __init__(self, estimate: Callable[[int], None]) -> None:
+        self._estimate = estimate
+        self._bits = 0
+
+    def pack(self, ready: Ready) -> tuple[list[bytes], int]:
+        """Same contract as aiortc's `Encoder.pack`: payloads and RTP time."""
+        return ready.payloads, ready.timestamp
+
+    @property
+    def target_bitrate(self) -> int:
+        """The receiver's last estimate (REMB) in bits a second."""
+        return self._bits
+
+    @target_bitrate.setter
+    def target_bitrate(self, bits_per_second: int) -> None:
+        self._bits = bits_per_second
+        self._estimate(bits_per_second)
+
+
+def send_packed(
+    sender: RTCRtpSender, estimate: Callable[[int], None] = lambda _: None, ask_key: Callable[[], None] = lambda: None
+) -> None:
+    """The sender's track gives what is `Ready`; the receiver's estimates (REMB) and its wishes for a key frame (PLI,
+    FIR) go to the callbacks. Call it before the connection stands; raises `SeamError`."""
+    if not hasattr(sender, _ENCODER) or not hasattr(sender, "_send_keyframe"):
+        raise SeamError(f"aiortc's RTCRtpSender has no {_ENCODER} or no _send_keyframe")
+    setattr(sender, _ENCODER, Packer(estimate))
+    sender._send_keyframe = ask_key
 
 
 def received_packets(connection: RTCPeerConnection) -> int:

@@ -1,6 +1,6 @@
 """What the lists of `/v1` say about a style, an avatar, a session.
 
-In: the studio, a peer. Out: plain mappings for JSON. Remembers: nothing. Thumbnails are small PNG data URLs.
+In: the studio, a session. Out: plain mappings for JSON. Remembers: nothing. Thumbnails are small PNG data URLs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from server.peer import Peer
+from server.live import Live
 from server.studio import Studio
 from svp_stream.errors import PresetError
 from svp_stream.packets import Bytes
@@ -52,13 +52,15 @@ def avatar_marks(studio: Studio) -> list[dict[str, Any]]:
     return [{"name": name} for name in studio.avatars]
 
 
-def session_marks(peer: Peer) -> dict[str, Any]:
-    """One call in progress; the secret of its URL is not shown."""
+def session_marks(live: Live) -> dict[str, Any]:
+    """One session; the secrets of its connections are not shown."""
     return {
-        "id": peer.name,
-        "state": peer.state,
-        "seconds": round(time.time() - peer.since_s, 1),
-        "speaking": peer.desk.speaking,
-        **peer.desk.manner.told(),
-        "stats": peer.report.last,
+        "id": live.id,
+        "state": live.state,
+        "seconds": round(time.time() - live.since_s, 1),
+        "speaking": live.desk.speaking,
+        "source": live.source.kind if live.source is not None else None,
+        "connections": live.connections,
+        **live.desk.manner.told(),
+        "stats": live.report.last,
     }

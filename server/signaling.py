@@ -1,6 +1,8 @@
-"""One handler for each verb of signalling: POST makes a call, PATCH trickles, DELETE ends it (RFC 9725, RFC 8840).
+"""One handler for each verb of signalling: POST makes sessions and connections, PATCH trickles, DELETE ends them
+(RFC 9725, RFC 8840).
 
-In: checked text. Out: `Created`, or an error with its HTTP status. Remembers: the registry of calls.
+In: checked text. Out: `Created`, or an error with its HTTP status. Remembers: the registries of sessions and of
+connections.
 """
 
 from __future__ import annotations
@@ -8,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from server import whip
-from server.control import StyleOrder
+from server.control import Name, StyleOrder
 from server.health import Metrics, Readiness
-from server.peer import Limits, Peer
+from server.live import Backstage, Limits, Live
+from server.peer import Errand, Peer, Visit
+from server.press import Press
 from server.registry import Place, Registry
 from server.studio import Manner, Studio
-from server.whip import Fragment, Offer, WhipError
+from server.whip import Fragment, WhipError
 from server.worker import Worker
 from svp_stream.config import Media
 from svp_stream.errors import CapacityError, SvpError
@@ -25,20 +32,21 @@ logger = logging.getLogger(__name__)
 WARMING_RETRY_S = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the query of a POST asks for; None leaves it to the server."""
+class Wish(BaseModel):
+    """What a POST asks for; None leaves it to the server."""
 
-    avatar: str | None = None
-    style: str | None = None
-    strength: float | None = None
-    temperature: float | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    avatar: Name | None = None
+    style: Name | None = None
+    strength: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A call was made: the answer, the path of its resource, its entity tag and its public id."""
+    """A connection was made: the answer, the path of its resource, its entity tag and the session's public id."""
 
     sdp: str
     location: str
@@ -47,76 +55,80 @@ class Created:
 
 
 class Signaling:
-    """The calls of one server."""
+    """The sessions and connections of one server."""
 
     def __init__(
-        self, studio: Studio, worker: Worker, readiness: Readiness, metrics: Metrics, *, capacity: int, media: Media,
-        limits: Limits, echo: bool = False,
-    ) -> None:
-        self.registry: Registry[Peer] = Registry(capacity)
-        self._studio = studio
-        self._worker = worker
+        self, studio: Studio, worker: Worker, press: Press, readiness: Readiness, metrics: Metrics, *, capacity: int,
+        media: Media, limits: Limits, echo: bool = False,
+    ) -> None:  # fmt: skip
+        self.registry: Registry[Live] = Registry(capacity)
+        self.lines: Registry[Peer] = Registry(limits.connections, noun="connection")
+        self._back = Backstage(studio, worker, press, metrics, media, limits)
         self._readiness = readiness
-        self._metrics = metrics
-        self._limits = limits
-        self._media = media
         self._echo = echo
         self._open = True
 
-    async def create(self, body: bytes, wish: Wish) -> Created:
-        """POST. Raises `WhipError` (400, 413, 422), `PresetError`, `EngineError`, `CapacityError`."""
-        offer = whip.parse_offer(body)
-        if not self._readiness.warm or not self._open:
-            words = self._readiness.words if self._open else "the server is going down"
-            raise CapacityError(f"not now: {words}", WARMING_RETRY_S)
-        manner = self._manner(wish)
-        place = self.registry.reserve()
-        self._metrics.calls.set(len(self.registry))
+    async def stage(self, wish: Wish) -> Live:
+        """A session without any connection, which begins at once and ends when nobody has been there for
+        `limits.linger_s`. Raises `CapacityError`, `PresetError`, `EngineError`, `WhipError` 500."""
+        live = await self._raise_curtain(wish)
+        live.begin()
+        return live
+
+    def live(self, public_id: str) -> Live:
+        """The session with that id; raises `WhipError` 404."""
+        place = self.registry.by_id(public_id)
+        if place is None or place.holder is None or place.holder.state == "closing":
+            raise WhipError(404, "there is no such session: it has ended, or the id is wrong")
+        return place.holder
+
+    async def dismiss(self, public_id: str) -> None:
+        """DELETE of a session: returns when everything is freed. Raises `WhipError` 404."""
+        await self.live(public_id).close("it was told to end")
+
+    async def call(self, body: bytes, wish: Wish) -> Created:
+        """POST of a call. Raises `WhipError` (400, 413, 422), `PresetError`, `EngineError`, `CapacityError`."""
+        visit = Visit(Errand.CALL, whip.parse_call(body))
+        live = await self._raise_curtain(wish)
         try:
-            answer = await self._build(place, offer, manner, wish)
+            return await self._connect(live, visit, "/v1/call")
         except BaseException:  # also when the request is cancelled: the place must not be lost
-            await self._give_up(place)
+            await live.close("its offer could not be answered")
             raise
-        self._metrics.started.inc()
-        logger.info("call %s: %s as %s", place.id, manner.style, manner.avatar)
-        return Created(answer, f"/v1/call/{place.secret}", place.etag, place.id)
 
     async def trickle(self, secret: str, body: bytes, if_match: str | None) -> None:
         """PATCH. Raises `WhipError`: 404 no such call, 428/412 wrong entity tag, 422 an ICE restart, 400, 413."""
-        place = self._place(secret)
+        place, peer = self._line(secret)
         if if_match is None:
             raise WhipError(428, "PATCH needs If-Match with the ETag that POST returned (RFC 9725 section 4.3.1)")
         tags = {tag.strip() for tag in if_match.split(",")}
         fragment: Fragment = whip.parse_fragment(body)
-        peer = place.holder
-        assert peer is not None
         if fragment.ufrag is not None and fragment.ufrag != peer.ufrag:
-            raise WhipError(422, "this server does not restart ICE: end the call and make another")
+            await peer.restart(fragment)
         if place.etag not in tags:
             raise WhipError(412, "If-Match does not name this call's ICE session")
         await peer.trickle(fragment)
 
     async def end(self, secret: str) -> None:
-        """DELETE: returns when everything is freed. Raises `WhipError` 404."""
-        peer = self._place(secret).holder
-        assert peer is not None
-        await peer.close("the caller has hung up")
+        """DELETE of a connection: returns when everything is freed. Raises `WhipError` 404."""
+        _, peer = self._line(secret)
+        await peer.close("the other side has hung up")
+        if peer.errand is Errand.CALL:
+            await peer.live.close("the caller has hung up")
 
     def style(self, public_id: str, order: StyleOrder) -> Manner:
         """PUT style. Raises `WhipError` 404, `PresetError`."""
-        place = self.registry.by_id(public_id)
-        if place is None or place.holder is None:
-            raise WhipError(404, f"there is no session {public_id[:40]!r}")
-        return place.holder.desk.order_style(order)
+        return self.live(public_id).desk.order_style(order)
 
     async def shut(self) -> None:
-        """End every call; no further one is taken."""
+        """End every session; no further one is taken."""
         self._open = False
-        peers = self.registry.holders()
-        await asyncio.gather(*(peer.close("the server is going down") for peer in peers), return_exceptions=True)
+        lives = self.registry.holders()
+        await asyncio.gather(*(live.close("the server is going down") for live in lives), return_exceptions=True)
 
     def _manner(self, wish: Wish) -> Manner:
-        studio, manner = self._studio, self._studio.manner
+        studio = self._back.studio
+        manner = studio.manner
         if wish.avatar is not None:
             manner = replace(manner, avatar=studio.avatar(wish.avatar))
         if (wish.style, wish.strength, wish.temperature) != (None, None, None):
@@ -124,33 +136,55 @@ class Signaling:
             manner = studio.ordered(manner, order)
         return manner
 
-    async def _build(self, place: Place[Peer], offer: Offer, manner: Manner, wish: Wish) -> str:
+    async def _raise_curtain(self, wish: Wish) -> Live:
+        """A session that has not begun."""
+        if not self._readiness.warm or not self._open:
+            words = self._readiness.words if self._open else "the server is going down"
+            raise CapacityError(f"not now: {words}", WARMING_RETRY_S)
+        manner, back = self._manner(wish), self._back
+        place = self.registry.reserve()
+        back.metrics.calls.set(len(self.registry))
         try:
-            street = await asyncio.wrap_future(self._worker.ask(lambda: self._studio.street(manner)))
-        except SvpError:
-            raise
-        except Exception as error:  # whatever a model may raise ends this call only
-            logger.exception("call %s: the engine made no stream", place.id)
+            street = await asyncio.wrap_future(back.worker.ask(lambda: back.studio.street(manner)))
+        except BaseException as error:  # also when the request is cancelled: the place must not be lost
+            self._release(place)
+            if isinstance(error, SvpError) or not isinstance(error, Exception):
+                raise
+            logger.exception("session %s: the engine made no stream", place.key)
             raise WhipError(500, f"the avatar could not be made: {type(error).__name__}") from error
-        peer = Peer(
-            place.id, self._studio, self._worker, street, manner, offer,
-            echo=wish.echo or self._echo, media=self._media, limits=self._limits, metrics=self._metrics,
+        live = place.holder = Live(
+            place.id, place.key, back, street, manner, echo=wish.echo or self._echo,
             on_closed=lambda _: self._release(place),
         )  # fmt: skip
+        back.metrics.started.inc()
+        logger.info("session %s: %s as %s", place.key, manner.style, manner.avatar)
+        return live
+
+    async def _connect(self, live: Live, visit: Visit, path: str) -> Created:
+        """A connection for a session; raises `WhipError` 400 or 422, `SourceTaken`, `CapacityError`."""
+        place = self.lines.reserve()
+        back = self._back
+        try:
+            codec = back.media.video_codec
+            peer = Peer(place.key, live, visit, back.limits, codec, lambda _: self.lines.release(place))
+        except BaseException:  # the place must not be lost, whatever it was
+            self.lines.release(place)
+            raise
         place.holder = peer
-        return await peer.answer()
+        try:
+            answer = await peer.answer()
+        except BaseException:  # also when the request is cancelled: nothing of it may be left
+            await peer.close("its offer could not be answered")
+            raise
+        logger.info("connection %s: %s of session %s", place.key, visit.errand, live.key)
+        return Created(answer, f"{path}/{place.secret}", place.etag, live.id)
 
-    async def _give_up(self, place: Place[Peer]) -> None:
-        if place.holder is not None:
-            await place.holder.close("its offer could not be answered")
-        self._release(place)
-
-    def _release(self, place: Place[Peer]) -> None:
+    def _release(self, place: Place[Live]) -> None:
         self.registry.release(place)
-        self._metrics.calls.set(len(self.registry))
+        self._back.metrics.calls.set(len(self.registry))
 
-    def _place(self, secret: str) -> Place[Peer]:
-        place = self.registry.by_secret(secret)
+    def _line(self, secret: str) -> tuple[Place[Peer], Peer]:
+        place = self.lines.by_secret(secret)
         if place is None or place.holder is None:
-            raise WhipError(404, "there is no such call: it has ended, or the URL is wrong")
-        return place
+            raise WhipError(404, "there is no such connection: it has ended, or the URL is wrong")
+        return place, place.holder

@@ -1,17 +1,20 @@
-"""The outgoing voice: the caller's own, in step with the lips, or silence (the default).
+"""The outgoing voice: the session's, in step with the lips, encoded once for all; silence for who shall not hear it.
 
-In: a `VoiceLine` by media time. Out: ready-made Opus packets of 20 ms (RFC 6716), stamped by the call's media clock.
-Remembers: the next packet, an encoder while there is something to hear. Latency: the street's, plus `MARGIN_TICKS`.
+In: a `VoiceLine` by media time. Out: ready-made Opus packets of 20 ms (RFC 6716), stamped by the session's media clock.
+Remembers: the next packet, an encoder while somebody hears. Latency: the street's, plus `MARGIN_TICKS`.
 
-Silence costs nothing: it is one constant packet. aiortc sends `av.Packet`s as they are.
+Silence costs nothing: it is one constant packet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import av
 import numpy as np
@@ -27,6 +30,7 @@ MARGIN_TICKS: Final = ms_to_ticks(40)
 SILENCE: Final = b"\xf8\xff\xfe"
 """One 20 ms frame of silence, CELT fullband mono (RFC 6716 section 3.1): what libopus' own DTX tests call so."""
 BIT_RATE: Final = 48_000
+QUEUE_PACKETS: Final = 10
 _TIME_BASE: Final = Fraction(1, TICKS_PER_SECOND)
 
 
@@ -54,19 +58,64 @@ class OpusVoice:
         return b"".join(bytes(packet) for packet in self._codec.encode(frame))
 
 
-class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
-    """A track of packets, paced by the call's clock."""
+@dataclass(frozen=True, slots=True)
+class VoicePacket:
+    """20 ms of Opus that begin at `pts`."""
 
-    kind = "audio"
+    pts: int
+    data: bytes
 
-    def __init__(
-        self, clock: MediaClock, line: VoiceLine, latency: int, *, bit_rate: int = BIT_RATE, echo: bool = False
-    ) -> None:
-        super().__init__()
-        self.echo = echo
-        self._bit_rate = bit_rate
+    @property
+    def payloads(self) -> list[bytes]:
+        """RTP payloads (RFC 7587: the packet itself)."""
+        return [self.data]
+
+    @property
+    def timestamp(self) -> int:
+        """RTP time in 1/48000 s."""
+        return self.pts
+
+
+class Hearing:
+    """One listener. Loop thread only."""
+
+    def __init__(self, feed: VoiceFeed, audible: Callable[[], bool]) -> None:
+        self.audible = audible
+        self.dropped = 0
+        self._feed = feed
+        self._queue: deque[VoicePacket] = deque()
+        self._ready = asyncio.Event()
+
+    async def recv(self) -> VoicePacket:
+        """The next packet."""
+        while not self._queue:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._queue.popleft()
+
+    def put(self, packet: VoicePacket) -> None:
+        """From the feed; a listener that takes nothing keeps the newest 200 ms."""
+        if len(self._queue) >= QUEUE_PACKETS:
+            self._queue.popleft()
+            self.dropped += 1
+        self._queue.append(packet)
+        self._ready.set()
+
+    def close(self) -> None:
+        """Hear no more; idempotent."""
+        self._feed.leave(self)
+
+
+class VoiceFeed:
+    """The voice of one live session. Loop thread only; its task runs while somebody listens."""
+
+    def __init__(self, clock: MediaClock, line: VoiceLine, latency: int, bit_rate: int = BIT_RATE) -> None:
+        self.encoded = 0
         self._line = line
+        self._bit_rate = bit_rate
         self._playhead = Playhead(clock, latency + MARGIN_TICKS)
+        self._hearings: tuple[Hearing, ...] = ()
+        self._task: asyncio.Task[None] | None = None
         self._opus: OpusVoice | None = None
 
     @property
@@ -74,21 +123,68 @@ class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
         """Packets left out after stalls."""
         return self._playhead.skipped
 
-    async def recv(self) -> av.Packet[Any]:
-        """The next 20 ms; raises `MediaStreamError` after `stop`."""
-        if self.readyState != "live":
-            raise MediaStreamError
-        pts, wait_s = self._playhead.step(time.monotonic())
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        packet = av.Packet(self._payload(pts) or SILENCE)
-        packet.pts, packet.time_base = pts, _TIME_BASE
-        return packet
+    def listen(self, audible: Callable[[], bool] = lambda: True) -> Hearing:
+        """One more listener, who gets silence while `audible` says no."""
+        hearing = Hearing(self, audible)
+        self._hearings = (*self._hearings, hearing)
+        if self._task is None:
+            self._playhead.begin(time.monotonic())
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="voice")
+        return hearing
 
-    def _payload(self, pts: int) -> bytes:
-        if not self.echo:
-            self._opus = None
-            return b""
+    def leave(self, hearing: Hearing) -> None:
+        """From a listener who has gone; the last one stops the voice."""
+        self._hearings = tuple(h for h in self._hearings if h is not hearing)
+        if not self._hearings:
+            self.close()
+
+    def close(self) -> None:
+        """Stop; idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task, self._opus = None, None
+
+    async def _run(self) -> None:
+        while True:
+            pts, wait_s = self._playhead.step(time.monotonic())
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            hearers = [h for h in self._hearings if h.audible()]
+            voice = VoicePacket(pts, self._voice(pts)) if hearers else None
+            silence = VoicePacket(pts, SILENCE)
+            for hearing in self._hearings:
+                hearing.put(voice if voice is not None and hearing in hearers else silence)
+            if not hearers:
+                self._opus = None
+
+    def _voice(self, pts: int) -> bytes:
         if self._opus is None:
             self._opus = OpusVoice(self._bit_rate)
-        return self._opus.encode(self._line.read(pts, PACKET_TICKS))
+        self.encoded += 1
+        return self._opus.encode(self._line.read(pts, PACKET_TICKS)) or SILENCE
+
+
+class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]
+    """One listener as a track; what it gives is for `seams.send_packed`, not for a decoder."""
+
+    kind = "audio"
+
+    def __init__(self, feed: VoiceFeed, audible: Callable[[], bool] = lambda: True) -> None:
+        super().__init__()
+        self._feed = feed
+        self._audible = audible
+        self._hearing: Hearing | None = None
+
+    async def recv(self) -> VoicePacket:
+        """The next 20 ms; listens from the first call on. Raises `MediaStreamError` after `stop`."""
+        if self.readyState != "live":
+            raise MediaStreamError
+        if self._hearing is None:
+            self._hearing = self._feed.listen(self._audible)
+        return await self._hearing.recv()
+
+    def stop(self) -> None:
+        """End, also for the feed."""
+        super().stop()
+        if self._hearing is not None:
+            self._hearing.close()

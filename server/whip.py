@@ -1,8 +1,8 @@
-"""The text of WHIP, pure: what an offer must hold, and the trickled SDP fragments.
+"""The text of WHIP and WHEP, pure: what an offer must hold, and the trickled SDP fragments.
 
 In: the bodies of POST (`application/sdp`, RFC 8866) and PATCH (`application/trickle-ice-sdpfrag`, RFC 8840).
 Out: `Offer` and `Fragment`, or `WhipError` with the HTTP status that says whose fault it is and words that say what.
-Remembers: nothing. The shape of the resource is RFC 9725 (WHIP); a call also asks for video.
+Remembers: nothing. The shape of the resource is RFC 9725 (WHIP; draft-ietf-wish-whep for WHEP); a call is both.
 
 The rule for the unknown: attributes and sections that we do not read are left to aiortc or ignored (RFC 8866 s. 5),
 candidates of a kind that we cannot use are dropped (RFC 8839 section 5.1), a line that is no SDP at all is an error.
@@ -53,7 +53,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An offer that can be answered: it receives video, and may send sound and open a data channel."""
+    """An offer that can be answered."""
 
     sdp: str
     sections: tuple[Section, ...]
@@ -67,6 +67,15 @@ class Offer:
     def passive_allowed(self) -> bool:
         """Whether the answer may choose to be the DTLS server (RFC 5763 section 5)."""
         return all(s.setup == "actpass" for s in self.sections if s.kind in ("audio", "video", "application"))
+
+
+    def sends(self, kind: str) -> bool:
+        """Whether it offers to send `kind` ("audio", "video")."""
+        return any(s.kind == kind and s.direction in ("sendrecv", "sendonly") for s in self.sections)
+
+    def receives(self, kind: str) -> bool:
+        """Whether it offers to receive `kind`."""
+        return any(s.kind == kind and s.direction in ("sendrecv", "recvonly") for s in self.sections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +161,7 @@ def _section(block: list[tuple[str, str]], session: list[tuple[str, str]]) -> Se
 def parse_offer(body: bytes) -> Offer:
     """Checks an offer before aiortc sees it.
 
-    Raises `WhipError`: 413 too large, 400 malformed or without encryption, 422 well-formed but asking for no video.
+    Raises `WhipError`: 413 too large, 400 malformed or without encryption.
     """
     text = decode(body, MAX_SDP_BYTES)
     lines = _lines(text)
@@ -171,11 +180,27 @@ def parse_offer(body: bytes) -> Offer:
     )
     if any(s.mid is None for s in sections) or len({s.mid for s in sections}) != len(sections):
         raise WhipError(400, "each media section needs an a=mid of its own")
-    if not any(s.kind == "video" and s.direction in ("sendrecv", "recvonly") for s in sections):
-        raise WhipError(422, "the offer receives no video: add a video transceiver that is 'recvonly' or 'sendrecv'")
     if not text.endswith("\n"):
         text += "\r\n"
     return Offer(text, sections)
+
+
+def parse_call(body: bytes) -> Offer:
+    """The offer of a call; raises `WhipError` as `parse_offer`, and 422 when it receives no video."""
+    offer = parse_offer(body)
+    if not offer.receives("video"):
+        raise WhipError(422, "the offer receives no video: add a video transceiver that is 'recvonly' or 'sendrecv'")
+    return offer
+
+
+def first_codec(sdp: str, kind: str) -> str | None:
+    """The name, in lower case, of the first codec of the first section of `kind` that is not rejected."""
+    for section in sdp.split("\nm=")[1:]:
+        match = _MEDIA.match(section)
+        if match is not None and match[1] == kind and int(match[2]) > 0:
+            rtpmap = re.search(rf"^a=rtpmap:{re.escape(match[4].split()[0])} ([^/\s]+)/", section, re.MULTILINE)
+            return rtpmap[1].lower() if rtpmap is not None else None
+    return None
 
 
 def _usable(line: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Final, Protocol, TypeVar
 
-from server.mailbox import LatestFrame, OldestOut, Packet, VoiceLine
+from server.mailbox import OldestOut, Packet, VoiceLine
 from server.pacing import Intake, MediaClock
 from svp_stream.clock import FRAME_RATE_HZ, TICKS_PER_SECOND
 from svp_stream.packets import AudioChunk, Frame, SpeechState
@@ -55,6 +55,14 @@ class Street(Protocol):
     def set_avatar(self, name: str) -> None: ...
 
 
+class FrameSink(Protocol):
+    """Where the pictures of a seat go."""
+
+    def put(self, frame: Frame) -> None:
+        """Called on the thread; must not wait."""
+        ...
+
+
 Order = Callable[[Street], None]
 
 
@@ -68,7 +76,7 @@ class Seat:
         self,
         street: Street,
         clock: MediaClock,
-        frames: LatestFrame,
+        frames: FrameSink,
         voice: VoiceLine,
         budget: Budget,
         *,

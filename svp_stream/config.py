@@ -58,6 +58,8 @@ class Media(Section):
     video_codec: Literal["vp8", "h264"] = "vp8"
     video_kbps: Annotated[int, Field(ge=100, le=20_000)] = 1500
     audio_kbps: Annotated[int, Field(ge=6, le=510)] = 48
+    size: Annotated[int, Field(ge=64, le=1024, multiple_of=16)] | None = None
+    fps: Annotated[float, Field(ge=1, le=60)] | None = None
 
 
 class Model(Section):

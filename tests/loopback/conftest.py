@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from server.house import House
-from server.peer import Limits
+from server.live import Limits
 from server.security import Guard
 from tests.fakes.engines import FakeStages, fake_studio
 from tests.fakes.peers import until

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from server.house import House
-from server.peer import Limits, Peer
+from server.live import Limits
+from server.peer import Peer
 from server.security import Guard
 from svp_stream.errors import EngineError, WeightsError
 from tests.fakes.engines import FakeEngine, FakeStages, Faults, fake_studio, read_number

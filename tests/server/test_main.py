@@ -71,7 +71,6 @@ def test_a_preset_by_path_is_the_style_that_calls_begin_with(tmp_path: Path, mon
 
     monkeypatch.setattr(command, "serve", serve)
     monkeypatch.setattr(seams, "gather_loopback", lambda: None)
-    monkeypatch.setattr(seams, "bound_bitrate", lambda bits: None)
     path = tmp_path / "mine.npz"
     zeros = np.zeros(128, np.float32)
     save_preset(path, StylePreset("own voice", zeros + 0.1, zeros, "any", strength=1.5, temperature=0.2))

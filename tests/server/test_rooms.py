@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from fractions import Fraction
 
@@ -15,7 +16,7 @@ from server.mic import MonoVoice, level_db
 from server.pacing import MediaClock
 from server.registry import Registry
 from server.security import Denied, Guard, guard, hostname
-from server.voice_track import SILENCE, OpusVoice, VoiceTrack
+from server.voice_track import SILENCE, OpusVoice, VoiceFeed, VoiceTrack
 from svp_stream.config import Server
 from svp_stream.errors import CapacityError, ConfigError
 from svp_stream.packets import AudioChunk
@@ -159,14 +160,25 @@ def test_the_silence_packet_decodes_to_silence() -> None:
     assert max(float(np.abs(f.to_ndarray()).max()) for f in frames) < 1e-4
 
 
-async def test_the_voice_track_is_silent_until_asked_and_its_stamps_are_media_time() -> None:
+async def test_the_voice_is_encoded_once_and_its_stamps_are_media_time() -> None:
     clock, line = MediaClock(time.monotonic() - 1.0), VoiceLine(96_000)
-    line.write(AudioChunk(0, np.full(48_000, 0.3, np.float32), 48_000))
-    track = VoiceTrack(clock, line, latency=4800)
-    first, second = await track.recv(), await track.recv()
-    assert bytes(first) == SILENCE and second.pts is not None and first.pts is not None
-    assert second.pts - first.pts == 960 and first.time_base == Fraction(1, 48_000)
-    assert 0 < track.skipped <= 50, "a track that begins late does not make up for it"
-    track.echo = True
-    assert any([bytes(await track.recv()) != SILENCE for _ in range(3)])
+    line.write(AudioChunk(0, np.full(96_000, 0.3, np.float32), 48_000))
+    feed, ears = VoiceFeed(clock, line, latency=4800), [False]
+    deaf, hearer, other = VoiceTrack(feed, lambda: ears[0]), VoiceTrack(feed), VoiceTrack(feed)
+    packets = await asyncio.gather(*(track.recv() for track in (deaf, hearer, other)))
+    assert packets[0].data == SILENCE and packets[1] is packets[2] and feed.encoded == 1
+    following = await hearer.recv()
+    assert following.pts - packets[1].pts == 960 and feed.skipped == 0, "a voice that begins late is late for nothing"
+    assert packets[1].pts >= 48_000 - 4800 - 960 - 1920 - 960
+    ears[0] = True
+    assert any([(await deaf.recv()).data != SILENCE for _ in range(12)])
+    for track in (deaf, hearer, other):
+        track.stop()
+    assert feed._task is None, "nobody listens: nothing runs"
+
+
+async def test_a_voice_that_nobody_shall_hear_is_not_encoded() -> None:
+    feed = VoiceFeed(MediaClock(time.monotonic()), VoiceLine(96_000), latency=0)
+    track = VoiceTrack(feed, lambda: False)
+    assert [(await track.recv()).data for _ in range(3)] == [SILENCE] * 3 and feed.encoded == 0
     track.stop()

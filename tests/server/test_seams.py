@@ -9,17 +9,15 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import aioice.ice
-import aiortc.codecs.h264
-import aiortc.codecs.vpx
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.exceptions import InvalidStateError
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtpPacket, pack_remb_fci
 
 from server import ice, seams
+from server.encoding import EncodedPicture
 
 
 def packet(number: int) -> RtpPacket:
@@ -108,15 +106,23 @@ async def test_the_answer_is_passive(pair: tuple[RTCPeerConnection, RTCPeerConne
     assert seams.received_packets(two) == 0
 
 
-def test_the_bit_rate_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for codec in (aiortc.codecs.vpx, aiortc.codecs.h264):
-        for name in ("MIN_BITRATE", "DEFAULT_BITRATE", "MAX_BITRATE"):
-            monkeypatch.setattr(codec, name, getattr(codec, name))
-    seams.bound_bitrate(900_000)
-    encoder = Vp8Encoder()
-    assert encoder.target_bitrate == 600_000
-    encoder.target_bitrate = 5_000_000
-    assert encoder.target_bitrate == 900_000
+async def test_what_is_ready_is_sent_as_it_is_and_feedback_comes_back(
+    pair: tuple[RTCPeerConnection, RTCPeerConnection],
+) -> None:
+    _, two = pair
+    (sender,) = [s for s in two.getSenders() if s.kind == "video"]
+    estimates: list[int] = []
+    keys: list[str] = []
+    seams.send_packed(sender, estimates.append, lambda: keys.append("key"))
+    encoder = sender._RTCRtpSender__encoder
+    assert isinstance(encoder, seams.Packer) and hasattr(encoder, "target_bitrate")
+    ready = EncodedPicture("vp8", 1920, b"picture", True)
+    assert encoder.pack(ready) == (ready.payloads, 3600)
+    remb = pack_remb_fci(300_000, [sender._ssrc])
+    await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=1, media_ssrc=0, fci=remb))
+    await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=1, media_ssrc=sender._ssrc))
+    assert estimates and abs(estimates[0] - 300_000) < 3000 and keys == ["key"]
+    assert encoder.target_bitrate == estimates[0]
 
 
 def test_loopback_is_gathered_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from server.whip import Candidate, Fragment, WhipError, content_type, parse_fragment, parse_offer, write_fragment
+from server.whip import (
+    Candidate,
+    Fragment,
+    WhipError,
+    content_type,
+    parse_call,
+    parse_fragment,
+    parse_offer,
+    write_fragment,
+)
 
 AUDIO = """\
 m=audio 9 UDP/TLS/RTP/SAVPF 111
@@ -65,7 +74,7 @@ def test_attributes_of_the_session_hold_for_its_sections() -> None:
 )
 def test_offers_that_are_refused(text: str, status: int, words: str) -> None:
     with pytest.raises(WhipError, match=words) as caught:
-        parse_offer(text.encode())
+        parse_call(text.encode())
     assert caught.value.status == status
 
 

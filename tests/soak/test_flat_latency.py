@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from server.house import House
-from server.peer import Limits
+from server.live import Limits
 from server.security import Guard
 from server.studio import build_studio
 from svp_stream.config import load_config
