@@ -118,16 +118,18 @@ class Peer:
         if offer.passive_allowed:
             seams.answer_passive(connection)
         await connection.setLocalDescription(await connection.createAnswer())
-        sdp = str(connection.localDescription.sdp)
+        sdp = whip.completed(str(connection.localDescription.sdp), offer)
         self._picture.codec = whip.first_codec(sdp, "video") or self._codec
         self._spawn(self._watch(), "watch")
         return sdp
 
     async def trickle(self, fragment: Fragment) -> None:
         """Takes further candidates of the other side."""
+        taken = [section.mid for section in self._offer.sections]
         for candidate in fragment.candidates:
             parsed = candidate_from_sdp(candidate.line)
-            parsed.sdpMid = candidate.mid
+            # the bundle's candidates may come under the name of a section that was rejected
+            parsed.sdpMid = candidate.mid if candidate.mid in taken else taken[0]
             await self._connection.addIceCandidate(parsed)
         if fragment.complete:
             await self._connection.addIceCandidate(None)

@@ -69,10 +69,7 @@ async def test_a_caller_that_vanishes_is_noticed() -> None:
         caller = Caller(http)
         await caller.call()
         await caller.see(3)
-        # the process dies: its sockets say nothing more
-        for transport in {t.receiver.transport.transport for t in caller.connection.getTransceivers()}:
-            for protocol in transport._connection._protocols:
-                protocol.transport.abort()
+        caller.die()
         started = time.monotonic()
         await until(lambda: len(house.signaling.registry) == 0, "end of the call", 5.0)
         assert time.monotonic() - started < 5.0
