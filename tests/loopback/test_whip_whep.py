@@ -54,8 +54,10 @@ async def test_a_session_without_connections_is_staged_watched_fed_and_ended() -
         await publisher.connect(f"?session={session}")
         assert publisher.session == session
         await until(lambda: watcher.shows() > 0.15, "sound")
-        second = await Publisher(http).post(f"?session={session}")
+        late = Publisher(http)
+        second = await late.post(f"?session={session}")
         assert second.status_code == 409 and "whip" in second.json()["error"]
+        await late.hang_up()
         await publisher.hang_up()
         await until(lambda: watcher.shows() < 0.05, "quiet picture")
         again = Publisher(http)
