@@ -205,7 +205,7 @@ class RateRule:
     _up_s: float = field(default=float("-inf"))
     _spent: int = 0
     _since_s: float | None = None
-    _output: float = field(default=float("inf"))
+    _output: float = 0.0
 
     def spent(self, now_s: float, size: int) -> None:
         """A picture of `size` bytes left: gives the rate that is really used, second by second."""
@@ -220,7 +220,8 @@ class RateRule:
         """A new rate, or None to leave it.
 
         An estimate below the rate that is set but well above the one that is used says only that a still picture
-        needs few bits (a receiver estimates at most 1.5 times what it gets): that is no reason to go down.
+        needs few bits (a receiver estimates at most 1.5 times what it gets): that is no reason to go down. Nor is the
+        first second, in which nothing is known of the use and receivers guess.
         """
         if wish * STEP < self.bits and wish < self._output * 1.2:
             self.bits, self._up_s = wish, now_s
