@@ -13,12 +13,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from server.desk import Desk
 from server.feed import PictureFeed
 from server.health import Metrics
+from server.ice import Ice
 from server.mailbox import Packet, VoiceLine
 from server.mic import LevelMeter
 from server.pacing import MediaClock
@@ -59,6 +60,7 @@ class Backstage:
     metrics: Metrics
     media: Media
     limits: Limits
+    paths: Ice = field(default_factory=Ice)
 
 
 class SourceTaken(Exception):
