@@ -45,6 +45,7 @@ class House:
             studio, self.worker, self.press, self.readiness, self.metrics, capacity=capacity,
             media=media or Media(), limits=limits or Limits(), echo=echo, paths=paths or Ice(),
         )  # fmt: skip
+        self.metrics.watch_paths(self.signaling.paths.problems)
         rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard)
         self.app: FastAPI = create_app(rooms, self.lifespan)
 
