@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,6 +67,7 @@ class ExpressionTrainConfig(BaseModel):
     closure: float = Field(default=2.0, ge=0)
     upper_weight: float = Field(default=0.4, gt=0)
     start: Path | None = Field(default=None, description="conditioner.safetensors to go on from; none: from scratch")
+    start_encoder: Path | None = Field(default=None, description="audio encoder that `start` hears; none: the same")
     keep: float = Field(default=1.0, ge=0, description="how firmly to hold the free tokens of `start`")
 
 
@@ -117,8 +119,13 @@ def know(
 class ExpressionStage:
     """See the card."""
 
-    def __init__(self, config: ExpressionTrainConfig, bank: CoefficientBank, encoder: StyleEncoder, prior: str) -> None:
+    def __init__(
+        self, config: ExpressionTrainConfig, bank: CoefficientBank, encoder: StyleEncoder, prior: str,
+        heard_before: CoefficientBank | None = None,
+    ) -> None:
+        """`heard_before`: the same takes through the encoder that `config.start` was made for."""
         self.config, self.bank, self.encoder, self.prior = config, bank, encoder, prior
+        self.heard_before = heard_before or bank
         style_dim = encoder.config.style_dim
         self._model = ExpressionModel(
             ConditionerConfig(audio_dim=bank.audio_dim, dim=config.dim, layers=config.layers, tokens=config.tokens,
@@ -169,25 +176,31 @@ class ExpressionStage:
     def _clip(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """One clip: windows, a style seen on other words, and the face that belongs to both."""
         c = self.config
-        take = self.bank.train[int(rng.integers(len(self.bank.train)))]
+        number = int(rng.integers(len(self.bank.train)))
+        take = self.bank.train[number]
         named = rng.random() < c.named_share
         known = self.known[int(rng.integers(len(TRAINING_STYLES) if named else len(self.known)))]
         start = int(rng.integers(max(take.frames - c.frames, 0) + 1))
         frames = np.minimum(np.arange(start, start + c.frames), take.frames - 1)
-        audio = take.audio(int(rng.random() < c.noisy_share))
+        variant = int(rng.random() < c.noisy_share)
         ahead = int(rng.choice(4, p=[0.12, 0.2, 0.5, 0.18]))
-        windows, heard = gather_windows(
-            torch.from_numpy(audio), torch.from_numpy(frames), ahead, self._model.conditioner.config
-        )
+        windows, heard = self._windows(take.audio(variant), frames, ahead)
         draw = rng.random()
         styled, strength = float(draw >= c.null_share), 1.0
         if c.null_share <= draw < c.null_share + c.caricature_share:
             strength = float(rng.uniform(0, 2))
         target = self._target(take, known.style, styled * strength, int(rng.integers(2**31)))
-        return {
+        before = {}
+        if self.before is not None:
+            before = {"audio_before": self._windows(self.heard_before.train[number].audio(variant), frames, ahead)[0]}
+        return before | {
             "audio": windows, "heard": heard, "s": torch.from_numpy(known.draw(rng)), "styled": torch.tensor(styled),
             "strength": torch.tensor(strength), "target": torch.from_numpy(target[frames]),
         }
+
+    def _windows(self, audio: Float32, frames: NDArray[np.int64], ahead: int) -> tuple[Tensor, Tensor]:
+        config = self._model.conditioner.config
+        return gather_windows(torch.from_numpy(audio), torch.from_numpy(frames), ahead, config)
 
     @staticmethod
     def _target(take: Take, style: SpeakingStyle, strength: float, seed: int) -> Float32:
@@ -215,7 +228,7 @@ class ExpressionStage:
         logs = {"value": value.item(), "velocity": speed.item(), "lips": lips.item()}
         if self.before is not None and c.keep:
             with torch.no_grad():
-                known = self.before(*given).tokens
+                known = self.before(batch["audio_before"], *given[1:]).tokens
             drift = (tokens[:, 1:] - known[:, 1:]).square().mean()
             total, logs = total + c.keep * drift, logs | {"drift": drift.item()}
         return total, logs
@@ -248,4 +261,6 @@ def make_expression_stage(config: ExpressionTrainConfig, corpus: Path, out: Path
     heard = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors"
     prior = config.prior or out.parent / "style-prior" / "style_prior.safetensors"
     encoder = load_prior(prior).encoder
-    return ExpressionStage(config, load_bank(config.data, heard, out.parent / "coefficients"), encoder, sha256(prior))
+    cache = out.parent / "coefficients"
+    before = load_bank(config.data, config.start_encoder, cache) if config.start and config.start_encoder else None
+    return ExpressionStage(config, load_bank(config.data, heard, cache), encoder, sha256(prior), before)
