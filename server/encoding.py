@@ -150,7 +150,7 @@ class H264:
         codec = _context("libx264", picture, self._ceiling)
         codec.max_b_frames = 0
         rates = {"maxrate": str(self._ceiling), "bufsize": str(int(self._bits * BUFFER_S))}
-        options = {"preset": "ultrafast", "tune": "zerolatency", **rates}
+        options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "force-cfr=0", **rates}
         if picture.width * picture.height <= LEVEL_31_BLOCKS * 256:
             options["level"] = "31"
         codec.options = options
