@@ -132,6 +132,17 @@ def test_down_at_once_and_up_slowly() -> None:
     assert rule.decide(15.1, 1_000_000) == 1_000_000 and rule.bits == 1_000_000
 
 
+def test_where_a_change_is_free_the_wish_is_followed_and_what_mirrors_little_use_does_not_hold_down() -> None:
+    rule = _rule(1_000_000, 1_000_000)
+    assert rule.follow(10.0, 700_000, 1_500_000) == 700_000, "down at once"
+    assert rule.follow(10.0, 700_000, 1_500_000) is None
+    assert rule.follow(10.04, 710_000, 1_500_000) == 710_000, "up at once"
+    still = _rule(200_000, 100_000)
+    rates = [still.follow(10.0 + step * 0.04, 150_000, 1_500_000) for step in range(2000)]
+    changes = [r for r in rates if r is not None]
+    assert changes == sorted(changes) and changes[-1] == 1_500_000 and 20 < len(changes) < 60, "it creeps up"
+
+
 @pytest.mark.parametrize(
     ("estimates", "rate"),
     [
