@@ -30,6 +30,11 @@ KEY_GAP_S: Final = 0.5
 UP_GAP_S: Final = 5.0
 STEP: Final = 1.25
 """A wish further away than this factor is worth opening libvpx anew."""
+BUFFER_S: Final = 0.1
+"""x264's buffer at the ceiling: what a key frame may be larger than others, a burst that a slow link must hold."""
+MOST_GAP: Final = 2.0
+CREEP_S: Final = 0.5
+CREEP: Final = 1.05
 LEVEL_31_BLOCKS: Final = 3600
 _TIME_BASE: Final = Fraction(1, TICKS_PER_SECOND)
 
@@ -120,31 +125,47 @@ class Vp8:
 
 
 class H264:
-    """libx264, ultrafast and zerolatency, constrained baseline; its bit rate changes while it runs."""
+    """libx264, ultrafast and zerolatency, constrained baseline; its bit rate changes while it runs.
+
+    x264 without a picture of delay counts pictures instead of time, so where pictures are missing it is told a rate
+    that is higher by their distance.
+    """
 
     def __init__(self, bits_per_second: int, ceiling: int) -> None:
         self._bits = bits_per_second
         self._ceiling = ceiling
         self._codec: av.VideoCodecContext | None = None
+        self._last_pts: int | None = None
+        self._gap = 1.0
+        """Mean distance of pictures, in frames."""
 
     def encode(self, picture: av.VideoFrame, key: bool) -> tuple[bytes, bool]:
         """See `PictureCodec`."""
         codec = self._codec
         if codec is None or (codec.width, codec.height) != (picture.width, picture.height):
             codec = self._codec = self._open(picture)
-        return _encoded(codec, picture, key)
+        encoded = _encoded(codec, picture, key)
+        pts = picture.pts or 0
+        if self._last_pts is not None:
+            frames = min(MOST_GAP, max(1.0, (pts - self._last_pts) / FRAME_TICKS))
+            self._gap += 0.1 * (frames - self._gap)
+        self._last_pts = pts
+        rate = round(self._bits * self._gap)
+        if abs(rate - (codec.bit_rate or 0)) > 0.02 * rate:
+            codec.bit_rate = rate  # libavcodec hands it to `x264_encoder_reconfig` before the next picture
+        return encoded
 
     def retune(self, bits_per_second: int) -> None:
-        """See `PictureCodec`; libavcodec hands a changed rate to `x264_encoder_reconfig` before the next picture."""
+        """See `PictureCodec`; takes effect with the second picture from now."""
         self._bits = bits_per_second
-        if self._codec is not None:
-            self._codec.bit_rate = bits_per_second
 
     def _open(self, picture: av.VideoFrame) -> av.VideoCodecContext:
-        codec = _context("libx264", picture, self._bits)
+        # x264 follows a changed bit rate only where it began at a constant one (rate = maxrate, with a buffer model),
+        # and never goes above that one: so it begins at the highest, for one picture
+        highest = round(self._ceiling * MOST_GAP)
+        codec = _context("libx264", picture, highest)
         codec.max_b_frames = 0
-        # x264 follows a changed bit rate only where it has a buffer model: a ceiling and half a second of it
-        rates = {"maxrate": str(self._ceiling), "bufsize": str(self._ceiling // 2)}
+        rates = {"maxrate": str(highest), "bufsize": str(int(self._ceiling * BUFFER_S))}
         options = {"preset": "ultrafast", "tune": "zerolatency", **rates}
         if picture.width * picture.height <= LEVEL_31_BLOCKS * 256:
             options["level"] = "31"
@@ -199,7 +220,7 @@ class KeyGate:
 
 @dataclass(slots=True)
 class RateRule:
-    """When a wished bit rate is worth a key frame. `bits` is the rate that the encoder runs at."""
+    """When the encoder takes a wished bit rate. `bits` is the rate that it runs at."""
 
     bits: int
     _up_s: float = field(default=float("-inf"))
@@ -217,19 +238,39 @@ class RateRule:
             self._spent, self._since_s = 0, now_s
 
     def decide(self, now_s: float, wish: int) -> int | None:
-        """A new rate, or None to leave it.
+        """A new rate that is worth a key frame, or None to leave it.
 
         An estimate below the rate that is set but well above the one that is used says only that a still picture
         needs few bits (a receiver estimates at most 1.5 times what it gets): that is no reason to go down. Nor is the
         first second, in which nothing is known of the use and receivers guess.
         """
-        if wish * STEP < self.bits and wish < self._output * 1.2:
+        if wish * STEP < self.bits and self._binds(wish):
             self.bits, self._up_s = wish, now_s
         elif wish > self.bits * STEP and now_s - self._up_s >= UP_GAP_S:
             self.bits, self._up_s = wish, now_s
         else:
             return None
         return self.bits
+
+    def follow(self, now_s: float, wish: int, ceiling: int) -> int | None:
+        """A new rate where one costs nothing, or None to leave it: `wish`, down and up, at once.
+
+        A wish that only mirrors how little is used (see `decide`) does not hold the rate down: it creeps up, so that a
+        receiver that has had little for a while gets to see that there is room.
+        """
+        if wish >= self.bits or self._binds(wish):
+            new = wish
+        elif now_s - self._up_s >= CREEP_S:
+            new, self._up_s = min(ceiling, round(self.bits * CREEP)), now_s
+        else:
+            return None
+        if new == self.bits:
+            return None
+        self.bits = new
+        return new
+
+    def _binds(self, wish: int) -> bool:
+        return wish < self._output * 1.2
 
 
 def shared_rate(estimates: list[int | None], ceiling: int) -> int:

@@ -145,6 +145,11 @@ class Encoding:
         """The bit rate that the encoder is set to."""
         return self._rule.bits
 
+    @property
+    def wish(self) -> int:
+        """The bit rate that the viewers' estimates allow (see `encoding.shared_rate`)."""
+        return self._wish
+
     def offer(self, frame: Frame, now_s: float) -> None:
         """The newest frame takes the place of one that still waits."""
         with self._lock:
@@ -209,10 +214,10 @@ class Encoding:
 
     def _retune(self, encoder: PictureCodec, now_s: float) -> None:
         if self.codec == "h264":
-            if self._wish != self._rule.bits:
-                self._rule.bits = self._wish
-                encoder.retune(self._wish)
-        elif (bits := self._rule.decide(now_s, self._wish)) is not None:
+            bits = self._rule.follow(now_s, self._wish, self._ceiling)
+        else:
+            bits = self._rule.decide(now_s, self._wish)
+        if bits is not None:
             encoder.retune(bits)
 
     def _deliver(self, picture: EncodedPicture) -> None:

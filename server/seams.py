@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -25,6 +26,8 @@ from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.exceptions import InvalidStateError
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
+
+from server.resend import ResendBudget
 
 logger = logging.getLogger(__name__)
 
@@ -125,11 +128,13 @@ class Packer:
     """In the place of a sender's encoder: what comes from the track is packed already, and nothing is encoded."""
 
     def __init__(self, estimate: Callable[[int], None]) -> None:
+        self.budget = ResendBudget()
         self._estimate = estimate
         self._bits = 0
 
     def pack(self, ready: Ready) -> tuple[list[bytes], int]:
         """Same contract as aiortc's `Encoder.pack`: payloads and RTP time."""
+        self.budget.sent(len(ready.payloads))
         return ready.payloads, ready.timestamp
 
     @property
@@ -147,11 +152,23 @@ def send_packed(
     sender: RTCRtpSender, estimate: Callable[[int], None] = lambda _: None, ask_key: Callable[[], None] = lambda: None
 ) -> None:
     """The sender's track gives what is `Ready`; the receiver's estimates (REMB) and its wishes for a key frame (PLI,
-    FIR) go to the callbacks. Call it before the connection stands; raises `SeamError`."""
-    if not hasattr(sender, _ENCODER) or not hasattr(sender, "_send_keyframe"):
-        raise SeamError(f"aiortc's RTCRtpSender has no {_ENCODER} or no _send_keyframe")
-    setattr(sender, _ENCODER, Packer(estimate))
+    FIR) go to the callbacks; packets are sent again within a budget. Call it before the connection stands; raises
+    `SeamError`."""
+    for name in (_ENCODER, "_send_keyframe", "_retransmit"):
+        if not hasattr(sender, name):
+            raise SeamError(f"aiortc's RTCRtpSender has no {name}")
+    packer = Packer(estimate)
+    resend = sender._retransmit
+
+    async def within_budget(sequence_number: int) -> None:
+        if packer.budget.take():
+            await resend(sequence_number)
+        elif packer.budget.key_due(time.monotonic()):
+            ask_key()
+
+    setattr(sender, _ENCODER, packer)
     sender._send_keyframe = ask_key
+    sender._retransmit = within_budget
 
 
 def received_packets(connection: RTCPeerConnection) -> int:

@@ -53,13 +53,19 @@ def test_every_picture_comes_back_at_once_and_as_it_was(name: str) -> None:
         assert read_number(picture.to_ndarray(format="rgb24").astype(np.uint8)) == number, "no delay, no ghosts"
 
 
-def test_h264_changes_its_rate_while_it_runs_without_a_key_frame() -> None:
-    codec = open_codec("h264", 1_500_000, 1_500_000)
-    high, keys = spent(codec, 0, 75)
-    codec.retune(400_000)
-    low, more_keys = spent(codec, 75, 75)
-    assert keys == [0] and more_keys == []
-    assert low < 0.5 * high and high > 1_000_000
+def test_h264_follows_a_rate_down_at_once_and_up_without_a_key_frame() -> None:
+    codec, first = open_codec("h264", 1_000_000, 1_500_000), 0
+    used: dict[int, list[float]] = {}
+    for wish in (1_000_000, 250_000, 1_500_000, 100_000):
+        codec.retune(wish)
+        early, keys = spent(codec, first, 38)
+        late, more_keys = spent(codec, first + 38, 75)
+        used[wish] = [early, late]
+        assert keys + more_keys == ([0] if first == 0 else []), "only the first picture is a key frame"
+        first += 113
+    for wish in (250_000, 100_000):
+        assert used[wish][0] < 3 * wish and used[wish][1] < 1.3 * wish, used
+    assert 0.7 * 1_000_000 < used[1_000_000][1] < 1_150_000 and 1_200_000 < used[1_500_000][1] < 1_600_000, used
 
 
 def test_vp8_changes_its_rate_by_a_key_frame() -> None:
@@ -124,6 +130,17 @@ def test_down_at_once_and_up_slowly() -> None:
     assert rule.decide(10.04, 250_000) == 250_000
     assert [rule.decide(now, 1_000_000) for now in (11.0, 13.0, 15.0)] == [None, None, None]
     assert rule.decide(15.1, 1_000_000) == 1_000_000 and rule.bits == 1_000_000
+
+
+def test_where_a_change_is_free_the_wish_is_followed_and_what_mirrors_little_use_does_not_hold_down() -> None:
+    rule = _rule(1_000_000, 1_000_000)
+    assert rule.follow(10.0, 700_000, 1_500_000) == 700_000, "down at once"
+    assert rule.follow(10.0, 700_000, 1_500_000) is None
+    assert rule.follow(10.04, 710_000, 1_500_000) == 710_000, "up at once"
+    still = _rule(200_000, 100_000)
+    rates = [still.follow(10.0 + step * 0.04, 150_000, 1_500_000) for step in range(2000)]
+    changes = [r for r in rates if r is not None]
+    assert changes == sorted(changes) and changes[-1] == 1_500_000 and 20 < len(changes) < 60, "it creeps up"
 
 
 @pytest.mark.parametrize(

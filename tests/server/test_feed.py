@@ -126,13 +126,14 @@ async def test_a_codec_that_fails_ends_its_viewers_and_no_other(press: Press, ca
 async def test_estimates_of_the_viewers_set_the_rate(press: Press) -> None:
     feed = feed_of(press, video_kbps=1500)
     viewing, other = feed.watch("h264"), feed.watch("h264")
-    viewing.estimate(600_000)
-    await play(feed, 0, 4)
     (encoding,) = feed.encodings
-    await until(lambda: encoding.bits == 600_000, "the rate of the slower")
+    viewing.estimate(600_000)
+    other.estimate(900_000)
+    assert encoding.wish == 600_000, "the slower decides"
     viewing.close()
+    assert encoding.wish == 900_000
     other.estimate(1_400_000)
-    await play(feed, 4, 4)
+    await play(feed, 0, 4)
     await until(lambda: encoding.bits == 1_400_000, "the rate of who is left")
     feed.close()
 

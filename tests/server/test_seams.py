@@ -14,10 +14,19 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
-from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtpPacket, pack_remb_fci
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    RtcpPsfbPacket,
+    RtcpRtpfbPacket,
+    RtpPacket,
+    pack_remb_fci,
+)
 
 from server import ice, seams
 from server.encoding import EncodedPicture
+from server.resend import ResendBudget
 
 
 def packet(number: int) -> RtpPacket:
@@ -106,8 +115,12 @@ async def test_the_answer_is_passive(pair: tuple[RTCPeerConnection, RTCPeerConne
     assert seams.received_packets(two) == 0
 
 
+async def _note(into: list[int], what: int) -> None:
+    into.append(what)
+
+
 async def test_what_is_ready_is_sent_as_it_is_and_feedback_comes_back(
-    pair: tuple[RTCPeerConnection, RTCPeerConnection],
+    pair: tuple[RTCPeerConnection, RTCPeerConnection]
 ) -> None:
     _, two = pair
     (sender,) = [s for s in two.getSenders() if s.kind == "video"]
@@ -123,6 +136,16 @@ async def test_what_is_ready_is_sent_as_it_is_and_feedback_comes_back(
     await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=1, media_ssrc=sender._ssrc))
     assert estimates and abs(estimates[0] - 300_000) < 3000 and keys == ["key"]
     assert encoder.target_bitrate == estimates[0]
+    resent: list[int] = []
+    encoder.budget = ResendBudget(_left=1.0)
+    sender._RTCRtpSender__rtp_history[7] = packet(7)
+    sender.transport._send_rtp = lambda data: _note(resent, len(data))
+    sender._RTCRtpSender__rtx_payload_type = None
+    for _ in range(3):
+        nack = RtcpRtpfbPacket(fmt=RTCP_RTPFB_NACK, ssrc=1, media_ssrc=sender._ssrc, lost=[7])
+        await sender._handle_rtcp_packet(nack)
+    assert len(resent) == 1, "what the receiver misses is sent again within the budget"
+    assert keys == ["key", "key"], "beyond it there is one key frame instead"
 
 
 def test_loopback_is_gathered_first(monkeypatch: pytest.MonkeyPatch) -> None:
