@@ -32,7 +32,7 @@ import aiortc.rtcicetransport
 from aioice import ice as aioice_ice
 from aioice import stun, turn
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
-from aioice.ice import Connection, StunProtocol
+from aioice.ice import CandidatePair, Connection, StunProtocol
 from aiortc import RTCIceTransport, RTCPeerConnection
 
 from server.ice_troubles import PORTS, Troubles
@@ -114,6 +114,17 @@ class Agent(Connection):  # type: ignore[misc]
         known = {(c.host, c.port) for c in told}
         told += [c for c in reflexive if (c.host, c.port) not in known]
         return told + ([relayed] if relayed is not None else [])
+
+    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        """As aioice's, and a check of ours that is under way on that pair is sent again at once, as RFC 8445 section
+        7.3.1.4 wants it: a TURN server drops what comes before its client has let us in, and the next try of aioice is
+        half a second away."""
+        under_way = [p for p in self._check_list if p.protocol is protocol and p.remote_addr == addr]
+        if under_way and under_way[0].state is CandidatePair.State.IN_PROGRESS:
+            for transaction in [*protocol.transactions.values()]:
+                if transaction._Transaction__addr == addr:
+                    protocol.send_stun(transaction._Transaction__request, addr)
+        super().check_incoming(message, addr, protocol)
 
     def protocol_lost(self, protocol: StunProtocol) -> None:
         """The stream outlives the socket of its path: an ICE restart gives it another."""

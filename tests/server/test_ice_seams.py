@@ -5,6 +5,7 @@ When one of these fails after an update of aiortc or aioice, look at `server/ice
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -19,6 +20,7 @@ from server import ice, ice_seams, turn
 from server.ice_seams import Agent, NoPath, Plan
 from server.turn import Credential, IceUrl
 from tests.fakes.coturn import SECRET, coturn, free_port
+from tests.fakes.peers import until
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +139,30 @@ async def test_a_turn_server_with_an_unknown_name() -> None:
     plan = Plan(turn=(turn.parse_url("turn:nowhere.invalid"),), credential=minted(), minted=True)
     await gathered(plan)
     assert "name that cannot be resolved" in plan.troubles.sentences()[0]
+
+
+async def test_a_check_that_was_lost_is_sent_again_when_the_other_side_is_heard() -> None:
+    ours, theirs = Agent(Plan(), ice_controlling=False), aioice.ice.Connection(ice_controlling=True)
+    for agent, other in ((ours, theirs), (theirs, ours)):
+        await agent.gather_candidates()
+        agent.remote_username, agent.remote_password = other.local_username, other.local_password
+    for candidate in theirs.local_candidates:
+        await ours.add_remote_candidate(candidate)
+    (protocol,), (deaf,) = ours._protocols, theirs._protocols
+    sent = []
+    monkey = protocol.send_stun
+    protocol.send_stun = lambda message, addr: sent.append(message.transaction_id)  # the network loses it
+    connecting = asyncio.create_task(ours.connect())
+    await until(lambda: bool(sent), "check")
+    (pair,) = ours._check_list
+    request = theirs.build_request(aioice.ice.CandidatePair(deaf, ours.local_candidates[0]), nominate=True)
+    ours.check_incoming(request, pair.remote_addr, protocol)
+    assert sent == [sent[0]] * 2, "the same check, once more, and at once"
+    protocol.send_stun = monkey
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    await ours.close()
+    await theirs.close()
 
 
 async def test_stun_finds_nothing_new_on_loopback_and_says_when_it_is_dead(
