@@ -16,7 +16,7 @@ import uvicorn
 from server import logs, seams
 from server.house import House
 from server.ice import is_loopback
-from server.security import guard
+from server.security import guard, with_token
 from server.studio import build_studio
 from svp_stream.config import Config, check, load_config
 from svp_stream.errors import SvpError
@@ -40,7 +40,7 @@ class Announcing(uvicorn.Server):
             typer.echo(f"open {page_url(self._settings, port)}")
 
 
-def page_url(settings: Config, port: int) -> str:
+def page_url(settings: Config, port: int, page: str = "") -> str:
     """Where a person opens the page; a token rides in the fragment, which browsers do not send."""
     server = settings.server
     scheme = "https" if server.tls_certificate else "http"
@@ -48,7 +48,7 @@ def page_url(settings: Config, port: int) -> str:
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}:{port}/" + (f"#token={server.token}" if server.token else "")
+    return f"{scheme}://{host}:{port}/{page}" + (f"#token={server.token}" if server.token else "")
 
 
 def overridden(config: Config, **given: dict[str, Any]) -> Config:
@@ -64,10 +64,10 @@ def main(
     avatar: Annotated[str | None, typer.Option(help="Who is shown first.")] = None,
     engine: Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")] = None,
     config: Annotated[Path | None, typer.Option(help="Profile, a YAML file; see configs/.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback needs --token.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback: with a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
-    token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know.")] = None,
+    token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know; made where it is needed.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, with --tls-certificate.")] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
@@ -85,9 +85,10 @@ def main(
             model={"engine": engine, "avatar": avatar},
             style={"default": style},
         )  # fmt: skip
+        settings = settings.model_copy(update={"server": with_token(settings.server)})
         house = House(
             build_studio(settings), guard(settings.server), capacity=settings.server.capacity,
-            media=settings.media, echo=echo_voice,
+            media=settings.media, echo=echo_voice, settings=settings.server,
         )  # fmt: skip
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)

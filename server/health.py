@@ -22,6 +22,10 @@ class Metrics:
         self.calls = Gauge("svp_calls", "Calls in progress", registry=registry)
         self.started = Counter("svp_calls_started", "Calls answered", registry=registry)
         self.refused = Counter("svp_calls_refused", "Calls refused, by HTTP status", ["status"], registry=registry)
+        self.denied = Counter(
+            "svp_requests_denied", "Requests stopped at the gate, by HTTP status and reason", ["status", "reason"],
+            registry=registry,
+        )  # fmt: skip
         self.failed = Counter("svp_calls_failed", "Calls ended by a failure of their stages", registry=registry)
         self.frames = Counter("svp_frames", "Frames sent", registry=registry)
         self.drops = Counter("svp_drops", "What was dropped or repeated, by cause", ["cause"], registry=registry)
@@ -30,6 +34,10 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S, registry=registry,
         )  # fmt: skip
         Gauge("svp_capacity", "Calls that fit at a time", registry=registry).set(capacity)
+
+    def deny(self, status: int, reason: str) -> None:
+        """The gate has refused a request."""
+        self.denied.labels(str(status), reason).inc()
 
     def exposition(self) -> bytes:
         """The text that a scrape gets."""

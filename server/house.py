@@ -19,13 +19,17 @@ from server.app import Rooms, create_app
 from server.health import Metrics, Readiness
 from server.live import Limits
 from server.press import Press
+from server.limits import Rates
 from server.security import Guard
 from server.signaling import Signaling
 from server.studio import Studio
 from server.worker import Worker
-from svp_stream.config import Media
+from svp_stream.config import Media, Server
 
 logger = logging.getLogger(__name__)
+
+MIN_BURST = 20
+"""Requests at once that any address may make: a studio opens its pages together."""
 
 
 class House:
@@ -33,8 +37,9 @@ class House:
 
     def __init__(
         self, studio: Studio, guard: Guard, *, capacity: int, media: Media | None = None, limits: Limits | None = None,
-        echo: bool = False,
+        echo: bool = False, settings: Server | None = None,
     ) -> None:
+        settings = settings or Server()
         self.studio = studio
         self.worker = Worker()
         self.press = Press()
@@ -44,7 +49,8 @@ class House:
             studio, self.worker, self.press, self.readiness, self.metrics, capacity=capacity,
             media=media or Media(), limits=limits or Limits(), echo=echo,
         )  # fmt: skip
-        rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard)
+        rates = Rates(settings.posts_per_minute, max(MIN_BURST, settings.posts_per_minute // 4))
+        rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard, rates)
         self.app: FastAPI = create_app(rooms, self.lifespan)
 
     @asynccontextmanager
