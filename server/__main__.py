@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import uvicorn
@@ -64,18 +64,19 @@ def main(
     avatar: Annotated[str | None, typer.Option(help="Who is shown first.")] = None,
     engine: Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")] = None,
     config: Annotated[Path | None, typer.Option(help="Profile, a YAML file; see configs/.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback: with a token.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; a wider one wants a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
-    token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know; made where it is needed.")] = None,
+    token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, with --tls-certificate.")] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Lines for people or for machines.")] = "text",
 ) -> None:
     """Serve the avatar: speak into a browser, and it speaks with you."""
     try:
-        logs.configure(log_level)
+        logs.configure(log_level, log_format)
         settings = overridden(
             load_config(config),
             server={
