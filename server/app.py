@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from server import whip
+from server import uploads, whip
 from server.control import ControlError, StyleOrder, validated
 from server.gate import Gate, public_paths
 from server.health import Metrics, Readiness
@@ -26,6 +26,7 @@ from server.security import Guard
 from server.shelfmarks import avatar_marks, session_marks, style_marks
 from server.signaling import Signaling, Wish
 from server.studio import Studio
+from server.uploads import UploadShelf
 from server.whip import WhipError
 from svp_stream import __version__
 from svp_stream.errors import CapacityError, EngineError, PresetError
@@ -57,6 +58,7 @@ class Rooms:
     metrics: Metrics
     guard: Guard
     rates: Rates
+    uploads: UploadShelf
 
 
 def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
@@ -67,7 +69,10 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     )  # fmt: skip
     app.gate = lambda inner: Gate(inner, rooms.guard, public_paths(PAGES), rooms.rates, on_refused=rooms.metrics.deny)
     _add_errors(app, rooms.metrics)
-    for router in (_health(rooms), _metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms)):
+    for router in (
+        _health(rooms), _metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms),
+        uploads.router(rooms.uploads, read_body),
+    ):  # fmt: skip
         app.include_router(router)
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")
     return app

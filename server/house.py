@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI
 
@@ -23,6 +24,7 @@ from server.limits import Rates
 from server.security import Guard
 from server.signaling import Signaling
 from server.studio import Studio
+from server.uploads import UploadShelf
 from server.worker import Worker
 from svp_stream.config import Media, Server
 
@@ -40,7 +42,8 @@ class House:
         echo: bool = False, settings: Server | None = None,
     ) -> None:
         settings = settings or Server()
-        self.studio = studio
+        uploads = UploadShelf(studio.shelf, studio.engine.prior, studio.engine.style_dim)
+        self.studio = studio = replace(studio, shelf=uploads)
         self.worker = Worker()
         self.press = Press()
         self.readiness = Readiness()
@@ -50,7 +53,7 @@ class House:
             media=media or Media(), limits=limits or Limits(), echo=echo,
         )  # fmt: skip
         rates = Rates(settings.posts_per_minute, max(MIN_BURST, settings.posts_per_minute // 4))
-        rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard, rates)
+        rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard, rates, uploads)
         self.app: FastAPI = create_app(rooms, self.lifespan)
 
     @asynccontextmanager
