@@ -88,7 +88,7 @@ def _health(rooms: Rooms) -> APIRouter:
     @router.get("/readyz")
     async def readyz() -> JSONResponse:
         ready = rooms.readiness
-        return JSONResponse({"status": ready.words}, 200 if ready.warm else 503)
+        return JSONResponse({"status": ready.words}, 200 if ready.ready else 503)
 
     return router
 

@@ -6,6 +6,7 @@ import io
 import resource
 import time
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ ZIP = {"Content-Type": "application/zip"}
 
 def preset(name: str = "mine", **changes: object) -> bytes:
     buffer = io.BytesIO()
-    fields = {
+    fields: dict[str, Any] = {
         "format": np.asarray(1), "name": np.asarray(name), "mu": np.full(4, 0.5, np.float32),
         "log_var": np.zeros(4, np.float32), "prior": np.asarray("p"), "strength": np.asarray(1.5), **changes,
     }  # fmt: skip
-    np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in fields.items()})
+    np.savez_compressed(buffer, **fields)
     return buffer.getvalue()
 
 
