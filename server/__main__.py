@@ -1,4 +1,4 @@
-"""`python -m server`: arguments, then the server until Ctrl-C.
+"""`python -m server`: arguments, then the server until Ctrl-C (at once) or SIGTERM (calls may go on for `drain_s`).
 
 In: the command line and a profile. Out: the URL to open, on standard output. Exit codes: 0 ended, 2 wrong arguments,
 profile or preset (said before anything listens), 3 the port is taken. Remembers: nothing.
@@ -6,8 +6,11 @@ profile or preset (said before anything listens), 3 the port is taken. Remembers
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -28,13 +31,32 @@ EXIT_TAKEN = 3
 class Announcing(uvicorn.Server):
     """Says where to go as soon as it listens."""
 
-    def __init__(self, config: uvicorn.Config, settings: Config) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Config, house: House) -> None:
         super().__init__(config)
+        self._house = house
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._settings = settings
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains first; a second one, or Ctrl-C, ends at once."""
+        if sig == signal.SIGTERM and self._draining is None and not self.should_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        if self._draining is None and self._loop is not None:
+            self._draining = self._loop.create_task(self._drained(), name="drain")
+
+    async def _drained(self) -> None:
+        await self._house.drain(self._settings.server.drain_s)
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, then the URL on standard output."""
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             typer.echo(f"open {page_url(self._settings, port)}")
@@ -115,6 +137,7 @@ def serve(house: House, settings: Config) -> int:
             server_header=False,
         ),
         settings,
+        house,
     )
     try:
         server.run()

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp
 from server import uploads, whip
 from server.control import ControlError, StyleOrder, validated
 from server.gate import Gate, public_paths
-from server.health import Metrics, Readiness
+from server.health import Census, Metrics, Readiness
 from server.line_routes import line_routes, read_body
-from server.live import SourceTaken
 from server.limits import Rates
+from server.live import SourceTaken
 from server.security import Guard
 from server.shelfmarks import avatar_marks, session_marks, style_marks
 from server.signaling import Signaling, Wish
@@ -59,6 +59,7 @@ class Rooms:
     guard: Guard
     rates: Rates
     uploads: UploadShelf
+    census: Callable[[], Census]
 
 
 def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
@@ -70,7 +71,7 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     app.gate = lambda inner: Gate(inner, rooms.guard, public_paths(PAGES), rooms.rates, on_refused=rooms.metrics.deny)
     _add_errors(app, rooms.metrics)
     for router in (
-        _health(rooms), _metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms),
+        _health(rooms), _metrics(rooms), line_routes(rooms.signaling), _lists(rooms),
         uploads.router(rooms.uploads, read_body),
     ):  # fmt: skip
         app.include_router(router)
@@ -93,11 +94,12 @@ def _health(rooms: Rooms) -> APIRouter:
     return router
 
 
-def _metrics(metrics: Metrics) -> APIRouter:
-    router = APIRouter()
+def _metrics(rooms: Rooms) -> APIRouter:
+    router, metrics = APIRouter(), rooms.metrics
 
     @router.get("/metrics")
     async def exposition() -> Response:
+        metrics.look(rooms.census(), rooms.readiness)
         return Response(metrics.exposition(), media_type=metrics.content_type)
 
     return router

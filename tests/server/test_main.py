@@ -109,7 +109,6 @@ def test_a_wider_binding_without_a_token_makes_one(monkeypatch: pytest.MonkeyPat
         return 0
 
     monkeypatch.setattr(command, "serve", serve)
-    monkeypatch.setattr(seams, "bound_bitrate", lambda bits: None)
     for _ in range(2):
         assert CliRunner().invoke(APP, [*NOOP, "--host", "0.0.0.0"]).exit_code == 0
     tokens = [settings.server.token or "" for _, settings in served]
