@@ -89,6 +89,7 @@ def main(
     host: Annotated[str | None, typer.Option(help="Address to listen on; a wider one wants a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
+    budget: Annotated[str | None, typer.Option(help="auto or off: whether sessions must fit the machine.")] = None,
     token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, with --tls-certificate.")] = None,
@@ -102,7 +103,7 @@ def main(
         settings = overridden(
             load_config(config),
             server={
-                "host": host, "port": port, "capacity": capacity, "token": token,
+                "host": host, "port": port, "capacity": capacity, "budget": budget, "token": token,
                 "tls_certificate": tls_certificate, "tls_key": tls_key,
             },
             model={"engine": engine, "avatar": avatar},

@@ -46,9 +46,9 @@ class Admission:
     """What a frame costs at full quality, as far as known."""
 
     def rehearsed(self, costs_ms: Sequence[float]) -> None:
-        """Frames made while warming up cost this; the dearest half is the warming itself."""
+        """Frames made while warming up cost this."""
         if costs_ms:
-            self.full_ms = median(costs_ms)
+            self.full_ms = usual(costs_ms)
 
     def refusal(self, sessions: Sequence[Sequence[Cost]]) -> str | None:
         """Why one more session does not fit beside those whose last frames these are; None when it does."""
@@ -72,4 +72,10 @@ class Admission:
     def _learn(self, sessions: Sequence[Sequence[Cost]]) -> None:
         full = [cost.ms for costs in sessions for cost in costs if cost.level == FULL]
         if len(full) >= KNOWN:
-            self.full_ms = median(full)
+            self.full_ms = usual(full)
+
+
+def usual(costs_ms: Sequence[float]) -> float:
+    """What a frame costs when nothing comes between: the lower quartile. A model that wakes up and a thread that loses
+    its core for a moment say little; on a machine that is busy all the time the quartile rises, too."""
+    return sorted(costs_ms)[(len(costs_ms) - 1) // 4]

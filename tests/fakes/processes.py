@@ -67,7 +67,8 @@ class ServerProcess:
 def server_process(*arguments: str, level: str = "warning") -> Iterator[ServerProcess]:
     """On a free port; its standard error is read along."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "server", "--engine", "noop", "--port", "0", "--log-level", level, *arguments],
+        [sys.executable, "-m", "server", "--engine", "noop", "--port", "0", "--budget", "off",
+         "--log-level", level, *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
