@@ -8,6 +8,7 @@ answers meanwhile.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ from svp_stream.config import Media, Server
 logger = logging.getLogger(__name__)
 
 DRAIN_LOOK_S = 0.1
-STRAIN_LOOK_S = 1.0
+LOOK_S = 1.0
 MIN_BURST = 20
 """Requests at once that any address may make: a studio opens its pages together."""
 
@@ -72,6 +73,7 @@ class House:
         try:
             yield
         finally:
+            gc.unfreeze()
             await self.signaling.shut()
             warming.cancel()
             looking.cancel()
@@ -101,10 +103,17 @@ class House:
         logger.info("draining: %d sessions are still there and are ended", len(self.signaling.registry))
 
     async def _look(self) -> None:
-        """Once a second, whether the ladder is at its end."""
+        """Once a second: whether the ladder is at its end, and whether somebody has gone."""
+        swept = 0
         while True:
-            await asyncio.sleep(STRAIN_LOOK_S)
+            await asyncio.sleep(LOOK_S)
             self.readiness.strain.look(census.levels(self.signaling.registry.holders()))
+            gone = self.signaling.registry.released + self.signaling.lines.released
+            if gone != swept and self.readiness.warm:
+                # a connection is a knot of references, with native threads and buffers on it: cut it now, while the
+                # heap is small (see `_warm`), rather than whenever the interpreter thinks of it
+                swept = gone
+                gc.collect()
 
     async def _warm(self) -> None:
         try:
@@ -115,5 +124,8 @@ class House:
             logger.exception("the model failed to warm up")
             self.readiness.failure = f"{type(error).__name__}: {error}"
         else:
+            # what is here now is here to stay: no later collection has to look at it
+            gc.collect()
+            gc.freeze()
             self.readiness.warm = True
             logger.info("the engine %s is warm", self.studio.engine.name)

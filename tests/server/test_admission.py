@@ -43,7 +43,10 @@ def test_the_words_say_what_is_needed_and_what_there_is() -> None:
 
 @pytest.mark.parametrize(
     ("costs", "ms"),
-    [([7.0], 7.0), ([900.0, 21.0, 20.0, 22.0, 19.0], 20.0), ([5.0] * 20 + [80.0] * 50, 5.0), ([80.0] * 99 + [5.0], 80.0)],
+    [
+        ([7.0], 7.0), ([900.0, 21.0, 20.0, 22.0, 19.0], 20.0), ([5.0] * 20 + [80.0] * 50, 5.0),
+        ([80.0] * 99 + [5.0], 80.0),
+    ],
 )
 def test_a_rehearsal_is_judged_by_its_lower_quartile(costs: list[float], ms: float) -> None:
     admission = Admission()
