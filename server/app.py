@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,8 +19,8 @@ from server import uploads, whip
 from server.control import ControlError, StyleOrder, validated
 from server.gate import Gate, public_paths
 from server.health import Census, Metrics, Readiness
-from server.line_routes import line_routes, read_body
 from server.limits import Rates
+from server.line_routes import line_routes, read_body
 from server.live import SourceTaken
 from server.security import Guard
 from server.shelfmarks import avatar_marks, session_marks, style_marks

@@ -25,7 +25,7 @@ MASK: Final = "…"
 _NOISY: Final = ("aioice", "aiortc", "uvicorn.access", "libav", "asyncio")
 _NEVER_DEBUG: Final = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "websockets", "httpcore", "httpx", "multipart")
 _SECRETS: Final = re.compile(
-    r"((?:/v1/(?:call|whip|whep|sessions)/)|(?:\btoken=)|(?:\bbearer\s+)|(?:\bice-(?:pwd|ufrag):))[^\s/?&\"'<>,;)\]}]+",
+    r"((?:/v1/(?:call|whip|whep|sessions)/)|(?:\btoken=)|(?:\bbearer\s+)|(?:\bice-(?:pwd|ufrag):))[^\s?&\"'<>,;)\]}]+",
     re.IGNORECASE,
 )
 

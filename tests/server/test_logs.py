@@ -98,7 +98,8 @@ def test_a_thread_says_for_whom_it_works(lines: io.StringIO) -> None:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ('"WebSocket /v1/sessions/s3cret/audio?rate=1" [accepted]', f'"WebSocket /v1/sessions/{MASK}/audio?rate=1"'),
+        ('"WebSocket /v1/sessions/s3cret/audio?rate=1" [accepted]', f'"WebSocket /v1/sessions/{MASK}?rate=1"'),
+        ("DELETE /v1/whep/s3cret/s3cret2", f"DELETE /v1/whep/{MASK}"),
         ("DELETE /v1/call/s3cret-_x", f"DELETE /v1/call/{MASK}"),
         ("http://a/v1/whep/s3cret?layout=packed", f"http://a/v1/whep/{MASK}?layout=packed"),
         ("open http://a/#token=s3cret", f"token={MASK}"),

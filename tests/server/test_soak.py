@@ -29,11 +29,11 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_real_peers_are_measured(monkeypatch: pytest.MonkeyPatch, loopback: None) -> None:
     monkeypatch.setattr(soak, "SAMPLE_S", 0.5)
     monkeypatch.setattr(seams, "gather_loopback", lambda: None)
-    result = CliRunner().invoke(APP, ["--minutes", "0.15", "--sessions", "1", "--viewers", "0", "--json"])
+    result = CliRunner().invoke(APP, ["--minutes", "0.15", "--sessions", "1", "--viewers", "1", "--json"])
     found = json.loads(result.stdout)
-    assert not found["faults"] and len(found["connect_ms"]) == 1
+    assert not found["faults"] and len(found["connect_ms"]) == 2
     series = found["series"]
-    for name in ("latency_ms", "fps", "rss_mb", "tasks", "threads", "fds"):
+    for name in ("latency_ms", "fps", "rss_mb", "tasks", "threads", "fds", "viewer_fps"):
         assert series[name]["samples"] >= 12, name
     assert series["rss_mb"]["p50"] > 50 and series["fps"]["p50"] > 0
     assert result.exit_code == (0 if all(s["good"] for s in series.values()) else 1)
