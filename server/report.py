@@ -72,6 +72,8 @@ class Report:
                 for e in self._pictures.encodings
             ],
         }  # fmt: skip
+        if (skew_ms := self.last.get("skew_ms")) is not None:
+            metrics.skew(skew_ms)
         return self.last
 
     def _count_encoded(self, metrics: Metrics) -> None:

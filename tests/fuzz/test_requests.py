@@ -24,8 +24,8 @@ from tests.fuzz.test_control import values
 from tests.server.test_every_route import METHODS, TOKEN, routes
 from tests.server.test_uploads import encoded, preset
 
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 NAMES = ["host", "origin", "authorization", "content-type", "if-match", "content-length", "accept", "link", "cookie",
          "access-control-request-method", "sec-fetch-site", "x-forwarded-for", "transfer-encoding"]  # fmt: skip
 KNOWN = ("Authorization", f"Bearer {TOKEN}")

@@ -34,7 +34,7 @@ def test_real_peers_are_measured(monkeypatch: pytest.MonkeyPatch, loopback: None
     assert not found["faults"] and len(found["connect_ms"]) == 2
     series = found["series"]
     for name in ("latency_ms", "fps", "rss_mb", "tasks", "threads", "fds", "viewer_fps"):
-        assert series[name]["samples"] >= 12, name
+        assert series[name]["samples"] >= 4, name
     assert series["rss_mb"]["p50"] > 50 and series["fps"]["p50"] > 0
     assert result.exit_code == (0 if all(s["good"] for s in series.values()) else 1)
 
