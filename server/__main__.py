@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -16,9 +17,9 @@ from typing import Annotated, Any, Literal
 import typer
 import uvicorn
 
-from server import logs, seams
+from server import logs, seams, tls
 from server.house import House
-from server.ice import is_loopback
+from server.ice import Ice, is_loopback
 from server.security import guard, with_token
 from server.studio import build_studio
 from svp_stream.config import Config, check, load_config
@@ -65,7 +66,7 @@ class Announcing(uvicorn.Server):
 def page_url(settings: Config, port: int, page: str = "") -> str:
     """Where a person opens the page; a token rides in the fragment, which browsers do not send."""
     server = settings.server
-    scheme = "https" if server.tls_certificate else "http"
+    scheme = "https" if server.secure else "http"
     host = "127.0.0.1" if is_loopback(server.host) else server.host
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
@@ -91,8 +92,9 @@ def main(
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
     budget: Annotated[str | None, typer.Option(help="auto or off: whether sessions must fit the machine.")] = None,
     token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know.")] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, with --tls-key.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file, with --tls-certificate.")] = None,
+    tls_files: Annotated[
+        str | None, typer.Option("--tls", help="auto (a certificate of our own making), or CERT.pem,KEY.pem.")
+    ] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[Literal["text", "json"], typer.Option(help="Lines for people or for machines.")] = "text",
@@ -102,17 +104,15 @@ def main(
         logs.configure(log_level, log_format)
         settings = overridden(
             load_config(config),
-            server={
-                "host": host, "port": port, "capacity": capacity, "budget": budget, "token": token,
-                "tls_certificate": tls_certificate, "tls_key": tls_key,
-            },
+            server={"host": host, "port": port, "capacity": capacity, "budget": budget, "token": token},
             model={"engine": engine, "avatar": avatar},
             style={"default": style},
-        )  # fmt: skip
+        )
+        settings = tls.settled(settings, tls_files, datetime.now(UTC))
         settings = settings.model_copy(update={"server": with_token(settings.server)})
         house = House(
             build_studio(settings), guard(settings.server), capacity=settings.server.capacity,
-            media=settings.media, echo=echo_voice, settings=settings.server,
+            media=settings.media, echo=echo_voice, settings=settings.server, paths=Ice(settings.ice),
         )  # fmt: skip
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -151,6 +151,11 @@ class Metrics:
         self._frame_s.set(float("nan") if census.frame_ms is None else census.frame_ms / 1000)
         self._ready.set(readiness.ready)
         self._degraded.set(readiness.strain.long)
+
+    def watch_paths(self, problems: Callable[[], list[str]]) -> None:
+        """Shows how many STUN and TURN servers fail (`server.ice.Ice.problems`) whenever somebody looks."""
+        gauge = Gauge("svp_ice_problems", "STUN and TURN servers that fail", registry=self._registry)
+        gauge.set_function(lambda: len(problems()))
 
     def exposition(self) -> bytes:
         """The text that a scrape gets."""

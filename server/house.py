@@ -20,6 +20,7 @@ from server import census, seams
 from server.admission import Admission
 from server.app import Rooms, create_app
 from server.health import Census, Metrics, Readiness
+from server.ice import Ice
 from server.limits import Rates
 from server.live import Limits
 from server.press import Press
@@ -43,7 +44,7 @@ class House:
 
     def __init__(
         self, studio: Studio, guard: Guard, *, capacity: int, media: Media | None = None, limits: Limits | None = None,
-        echo: bool = False, settings: Server | None = None,
+        echo: bool = False, settings: Server | None = None, paths: Ice | None = None,
     ) -> None:
         settings = settings or Server(budget="off")
         self.admission = Admission(auto=settings.budget == "auto")
@@ -56,8 +57,9 @@ class House:
         self.signaling = Signaling(
             studio, self.worker, self.press, self.readiness, self.metrics, capacity=capacity,
             media=media or Media(), limits=limits or Limits(), echo=echo,
-            admission=self.admission,
+            admission=self.admission, paths=paths or Ice(),
         )  # fmt: skip
+        self.metrics.watch_paths(self.signaling.paths.problems)
         rates = Rates(settings.posts_per_minute, max(MIN_BURST, settings.posts_per_minute // 4))
         rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard, rates, uploads, self.census)
         self.app: FastAPI = create_app(rooms, self.lifespan)
