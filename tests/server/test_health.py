@@ -29,6 +29,7 @@ def samples(text: str) -> dict[str, float]:
 def lived() -> Metrics:
     """Metrics after something of everything has happened."""
     metrics = Metrics(2)
+    metrics.watch_paths(lambda: ["turn:relay.example: 401"])
     metrics.started.inc()
     metrics.refused.labels("503").inc()
     metrics.drops.labels("audio").inc()
