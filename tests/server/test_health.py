@@ -64,7 +64,7 @@ def test_who_has_gone_is_gone() -> None:
     metrics = lived()
     metrics.look(Census(queues={"inbox": 0}), Readiness(warm=True))
     found = samples(told(metrics))
-    gone = ("svp_sessions", "svp_ladder", "svp_ice")
+    gone = ("svp_sessions", "svp_ladder", "svp_ice_connections")
     assert all(value == 0 for name, value in found.items() if name.startswith(gone))
     assert found["svp_fps"] == found["svp_viewers"] == 0
 
