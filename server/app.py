@@ -33,7 +33,7 @@ from svp_stream.errors import CapacityError, EngineError, PresetError
 
 PAGES: Final = Path(__file__).resolve().parent.parent / "client_web"
 MAX_JSON_BYTES: Final = 16 * 1024
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 """Beyond every route's own limit: what no request at all may bring."""
 Lifespan = Callable[[FastAPI], Any]
 

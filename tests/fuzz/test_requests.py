@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +14,14 @@ from hypothesis import strategies as st
 
 from server.house import House
 from server.security import Guard
-from server.uploads import UploadShelf, read_picture
+from server.uploads import UploadShelf
 from svp_stream.config import Server
-from svp_stream.errors import MediaError, PresetError
+from svp_stream.errors import PresetError
 from tests.fakes.asgi import Reply, ask
 from tests.fakes.engines import FakeShelf, fake_studio
 from tests.fuzz.test_control import values
 from tests.server.test_every_route import METHODS, TOKEN, routes
-from tests.server.test_uploads import encoded, preset
+from tests.server.test_uploads import preset
 
 FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -35,7 +34,6 @@ headers = st.lists(st.tuples(st.sampled_from(NAMES), words), max_size=5)
 fields = st.sampled_from(["avatar", "style", "strength", "temperature", "echo", "name", "weights", "id", "kind", "x"])
 bodies = (values | st.dictionaries(fields, values, max_size=5)).map(json.dumps).map(str.encode)
 PRESET = preset()
-PICTURE = encoded("PNG", (32, 32))
 
 
 class Served:
@@ -142,24 +140,6 @@ def test_uploads_of_anything(wide: Served, data: bytes) -> None:
     assert wide.ask("/v1/styles", "POST", [("Host", "a"), KNOWN, kind], data).status == 422
 
 
-@MANY
-@given(
-    edits=st.lists(st.tuples(st.integers(0, len(PICTURE) - 1), st.integers(0, 255)), max_size=6),
-    cut=st.none() | st.integers(0, len(PICTURE)), kind=st.sampled_from([PICTURE, encoded("JPEG"), encoded("WEBP")]),
-)  # fmt: skip
-def test_damaged_pictures(edits: list[tuple[int, int]], cut: int | None, kind: bytes) -> None:
-    data = bytearray(kind)
-    for at, value in edits:
-        data[at % len(data)] = value
-    try:
-        rgb: Any = read_picture(bytes(data[:cut]))
-    except MediaError as error:
-        assert str(error)
-        return
-    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.size <= 3 * 4096 * 2304
-
-
 def test_the_seeds_are_sound() -> None:
-    assert read_picture(PICTURE).shape == (32, 32, 3)
     assert UploadShelf(FakeShelf(), "p", 4).add(PRESET)
     assert io.BytesIO(PRESET).read(2) == b"PK"

@@ -1,4 +1,4 @@
-"""Uploads: presets and pictures of strangers, sound, malformed, hostile and too many."""
+"""Uploads: presets of strangers, sound, malformed, hostile and too many."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from server.uploads import MAX_PICTURE_BYTES, PREFIX, UploadShelf, read_picture
-from svp_stream.errors import MediaError, PresetError
+from server.uploads import PREFIX, UploadShelf
+from svp_stream.errors import PresetError
 from tests.fakes.engines import FakeShelf
 from tests.server.test_app import served
 
@@ -110,35 +109,4 @@ async def test_over_http_and_for_a_style_order() -> None:
         plain = await http.post("/v1/styles", content=preset(), headers={"Content-Type": "text/plain"})
         assert plain.status_code == 415
         assert (await http.post("/v1/styles", content=bytes(2 << 20), headers=ZIP)).status_code == 413
-        assert (await http.post("/v1/styles", content=bytes(9 << 20), headers=ZIP)).status_code == 413
-
-
-def encoded(kind: str, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, (250, 10, 10, 0)[: len(mode)]).save(buffer, kind)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_pictures(kind: str) -> None:
-    rgb = read_picture(encoded(kind))
-    assert rgb.shape == (6, 8, 3) and rgb.dtype == np.uint8
-    assert rgb[0, 0, 0] > 230 and rgb[0, 0, 1] < 40
-
-
-def test_what_is_transparent_is_black() -> None:
-    assert read_picture(encoded("PNG", mode="RGBA")).max() == 0
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "none of"), (b"GIF89a", "none of"), (encoded("GIF"), "none of"), (encoded("BMP"), "none of"),
-        (encoded("PNG", (5000, 5000)), "pixels"), (encoded("PNG")[:50], "damaged"),
-        (encoded("JPEG")[:200], "damaged|none"),
-        (bytes(MAX_PICTURE_BYTES + 1), "bytes"), (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "none of"),
-    ],
-)  # fmt: skip
-def test_pictures_that_are_refused(data: bytes, words: str) -> None:
-    with pytest.raises(MediaError, match=words):
-        read_picture(data)
+        assert (await http.post("/v1/styles", content=bytes(11 << 20), headers=ZIP)).status_code == 413
