@@ -86,6 +86,8 @@ function hear(event) {
   else if (event.type === "welcome" || event.type === "style" || event.type === "avatar") {
     pad.acknowledge(event);
     stage.notice("");
+  } else if (event.type === "draining") {
+    stage.notice(`The server is going down: the call ends within ${Math.ceil(event.seconds)} s.`);
   } else if (event.type === "error") stage.notice(event.message);
 }
 

@@ -1,4 +1,4 @@
-"""`python -m server`: arguments, then the server until Ctrl-C.
+"""`python -m server`: arguments, then the server until Ctrl-C (at once) or SIGTERM (calls may go on for `drain_s`).
 
 In: the command line and a profile. Out: the URL to open, on standard output. Exit codes: 0 ended, 2 wrong arguments,
 profile or preset (said before anything listens), 3 the port is taken. Remembers: nothing.
@@ -6,10 +6,13 @@ profile or preset (said before anything listens), 3 the port is taken. Remembers
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, Literal
 
 import typer
 import uvicorn
@@ -17,7 +20,7 @@ import uvicorn
 from server import logs, seams, tls
 from server.house import House
 from server.ice import Ice, is_loopback
-from server.security import guard
+from server.security import guard, with_token
 from server.studio import build_studio
 from svp_stream.config import Config, check, load_config
 from svp_stream.errors import SvpError
@@ -29,19 +32,38 @@ EXIT_TAKEN = 3
 class Announcing(uvicorn.Server):
     """Says where to go as soon as it listens."""
 
-    def __init__(self, config: uvicorn.Config, settings: Config) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Config, house: House) -> None:
         super().__init__(config)
+        self._house = house
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._settings = settings
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains first; a second one, or Ctrl-C, ends at once."""
+        if sig == signal.SIGTERM and self._draining is None and not self.should_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        if self._draining is None and self._loop is not None:
+            self._draining = self._loop.create_task(self._drained(), name="drain")
+
+    async def _drained(self) -> None:
+        await self._house.drain(self._settings.server.drain_s)
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, then the URL on standard output."""
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             typer.echo(f"open {page_url(self._settings, port)}")
 
 
-def page_url(settings: Config, port: int) -> str:
+def page_url(settings: Config, port: int, page: str = "") -> str:
     """Where a person opens the page; a token rides in the fragment, which browsers do not send."""
     server = settings.server
     scheme = "https" if server.secure else "http"
@@ -49,7 +71,7 @@ def page_url(settings: Config, port: int) -> str:
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}:{port}/" + (f"#token={server.token}" if server.token else "")
+    return f"{scheme}://{host}:{port}/{page}" + (f"#token={server.token}" if server.token else "")
 
 
 def overridden(config: Config, **given: dict[str, Any]) -> Config:
@@ -65,29 +87,32 @@ def main(
     avatar: Annotated[str | None, typer.Option(help="Who is shown first.")] = None,
     engine: Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")] = None,
     config: Annotated[Path | None, typer.Option(help="Profile, a YAML file; see configs/.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback needs --token.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; a wider one wants a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
+    budget: Annotated[str | None, typer.Option(help="auto or off: whether sessions must fit the machine.")] = None,
     token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know.")] = None,
     tls_files: Annotated[
         str | None, typer.Option("--tls", help="auto (a certificate of our own making), or CERT.pem,KEY.pem.")
     ] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Lines for people or for machines.")] = "text",
 ) -> None:
     """Serve the avatar: speak into a browser, and it speaks with you."""
     try:
-        logs.configure(log_level)
+        logs.configure(log_level, log_format)
         settings = overridden(
             load_config(config),
-            server={"host": host, "port": port, "capacity": capacity, "token": token},
+            server={"host": host, "port": port, "capacity": capacity, "budget": budget, "token": token},
             model={"engine": engine, "avatar": avatar},
             style={"default": style},
         )
         settings = tls.settled(settings, tls_files, datetime.now(UTC))
+        settings = settings.model_copy(update={"server": with_token(settings.server)})
         house = House(
             build_studio(settings), guard(settings.server), capacity=settings.server.capacity,
-            media=settings.media, echo=echo_voice, paths=Ice(settings.ice),
+            media=settings.media, echo=echo_voice, settings=settings.server, paths=Ice(settings.ice),
         )  # fmt: skip
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -113,6 +138,7 @@ def serve(house: House, settings: Config) -> int:
             server_header=False,
         ),
         settings,
+        house,
     )
     try:
         server.run()

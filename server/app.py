@@ -5,35 +5,47 @@ In: requests. Out: SDP, JSON, Prometheus text, the pages of `client_web`. Rememb
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
-from server import whip
+from server import uploads, whip
 from server.control import ControlError, StyleOrder, validated
-from server.health import Metrics, Readiness
+from server.gate import Gate, public_paths
+from server.health import Census, Metrics, Readiness
+from server.limits import Rates
 from server.line_routes import line_routes, read_body
 from server.live import SourceTaken
-from server.security import Denied, Guard
+from server.security import Guard
 from server.shelfmarks import avatar_marks, session_marks, style_marks
 from server.signaling import Signaling, Wish
 from server.studio import Studio
+from server.uploads import UploadShelf
 from server.whip import WhipError
 from svp_stream import __version__
 from svp_stream.errors import CapacityError, EngineError, PresetError
 
 PAGES: Final = Path(__file__).resolve().parent.parent / "client_web"
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 MAX_JSON_BYTES: Final = 16 * 1024
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+"""Beyond every route's own limit: what no request at all may bring."""
 Lifespan = Callable[[FastAPI], Any]
+
+
+class Gated(FastAPI):
+    """An application whose outermost layer is the gate: its headers stand on errors, too."""
+
+    gate: Callable[[ASGIApp], ASGIApp]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """As Starlette's, inside the gate."""
+        return self.gate(super().build_middleware_stack())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +57,24 @@ class Rooms:
     readiness: Readiness
     metrics: Metrics
     guard: Guard
+    rates: Rates
+    uploads: UploadShelf
+    census: Callable[[], Census]
 
 
 def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     """The application; `lifespan` starts and stops the rooms."""
-    app = FastAPI(
+    app = Gated(
         title="SVP Stream", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url=None,
+        openapi_url=None, max_body_size=MAX_BODY_BYTES,
     )  # fmt: skip
-
-    async def guarded(
-        host: Annotated[str | None, Header()] = None, authorization: Annotated[str | None, Header()] = None
-    ) -> None:
-        rooms.guard.check(host, authorization)
-
+    app.gate = lambda inner: Gate(inner, rooms.guard, public_paths(PAGES), rooms.rates, on_refused=rooms.metrics.deny)
     _add_errors(app, rooms.metrics)
-    app.include_router(_health(rooms))
-    for router in (_metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms)):
-        app.include_router(router, dependencies=[Depends(guarded)])
+    for router in (
+        _health(rooms), _metrics(rooms), line_routes(rooms.signaling), _lists(rooms),
+        uploads.router(rooms.uploads, read_body),
+    ):  # fmt: skip
+        app.include_router(router)
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")
     return app
 
@@ -77,16 +89,17 @@ def _health(rooms: Rooms) -> APIRouter:
     @router.get("/readyz")
     async def readyz() -> JSONResponse:
         ready = rooms.readiness
-        return JSONResponse({"status": ready.words}, 200 if ready.warm else 503)
+        return JSONResponse({"status": ready.words}, 200 if ready.ready else 503)
 
     return router
 
 
-def _metrics(metrics: Metrics) -> APIRouter:
-    router = APIRouter()
+def _metrics(rooms: Rooms) -> APIRouter:
+    router, metrics = APIRouter(), rooms.metrics
 
     @router.get("/metrics")
     async def exposition() -> Response:
+        metrics.look(rooms.census(), rooms.readiness)
         return Response(metrics.exposition(), media_type=metrics.content_type)
 
     return router
@@ -141,10 +154,6 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     async def on_whip(_: Request, error: WhipError) -> JSONResponse:
         return say(error.status, error, error.headers)
 
-    @app.exception_handler(Denied)
-    async def on_denied(_: Request, error: Denied) -> JSONResponse:
-        return say(error.status, error, {"WWW-Authenticate": "Bearer"} if error.status == 401 else None)
-
     @app.exception_handler(CapacityError)
     async def on_full(_: Request, error: CapacityError) -> JSONResponse:
         return say(503, error, {"Retry-After": str(error.retry_after_s)})
@@ -158,12 +167,3 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(ControlError)
     async def on_choice(_: Request, error: Exception) -> JSONResponse:
         return say(422, error)
-
-    @app.middleware("http")
-    async def fence(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request)
-        response.headers.setdefault("Content-Security-Policy", POLICY)
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "no-referrer")
-        response.headers.setdefault("Cache-Control", "no-store" if request.url.path.startswith("/v1") else "no-cache")
-        return response

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +53,15 @@ class Shown:
         return self.delay_ms / self.frames if self.frames else None
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Totals over all encodings of a feed, those that have ended included; `spent_ms` is the encoders' wall time."""
+
+    pictures: int = 0
+    keys: int = 0
+    spent_ms: float = 0.0
+
+
 class Viewing:
     """One viewer of a shared encoding. Loop thread only."""
 
@@ -70,6 +79,11 @@ class Viewing:
     def codec(self) -> str:
         """`vp8` or `h264`."""
         return self._encoding.codec
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that the viewer has not taken."""
+        return len(self._queue)
 
     async def recv(self) -> EncodedPicture:
         """The next picture, the first one a key frame; raises `FeedEnded` when there will be none."""
@@ -246,6 +260,7 @@ class PictureFeed:
         self._taps: tuple[Callable[[Frame], None], ...] = ()
         self._encodings: dict[tuple[str, str], Encoding] = {}
         self._superseded = 0
+        self._ended = Encoded()
         self._shown = Shown()
         self._last_left = -1
 
@@ -258,6 +273,26 @@ class PictureFeed:
     def superseded(self) -> int:
         """Frames that a newer one overtook before the encoder came to them."""
         return self._superseded + sum(e.superseded for e in self.encodings)
+
+    @property
+    def viewers(self) -> int:
+        """How many watch."""
+        return sum(len(e.viewers) for e in self.encodings)
+
+    @property
+    def waiting(self) -> int:
+        """Pictures in the queues of all viewers."""
+        return sum(v.waiting for e in self.encodings for v in e.viewers)
+
+    def encoded(self) -> Encoded:
+        """Totals since the session began."""
+        return self._plus(self.encodings)
+
+    def _plus(self, encodings: Iterable[Encoding]) -> Encoded:
+        total = self._ended
+        for e in encodings:
+            total = Encoded(total.pictures + e.pictures, total.keys + e.keys, total.spent_ms + e.spent_ms)
+        return total
 
     def put(self, frame: Frame) -> None:
         """From the inference thread; never waits."""
@@ -306,6 +341,7 @@ class PictureFeed:
         """From an encoding that nobody watches any more."""
         if self._encodings.get((encoding.codec, encoding.layout)) is encoding:
             self._superseded += encoding.superseded
+            self._ended = self._plus([encoding])
             self._encodings = {k: e for k, e in self._encodings.items() if e is not encoding}
             self.press.withdraw(encoding)
 

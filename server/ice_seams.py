@@ -91,6 +91,7 @@ class Agent(Connection):  # type: ignore[misc]
     def __init__(self, plan: Plan, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.plan = plan
+        self._lost: set[StunProtocol] = set()
         if plan.relay_only:
             self._transport_policy = aioice_ice.TransportPolicy.RELAY
             # aioice's own words for it would be "there is no TURN server"
@@ -128,8 +129,17 @@ class Agent(Connection):  # type: ignore[misc]
 
     def protocol_lost(self, protocol: StunProtocol) -> None:
         """The stream outlives the socket of its path: an ICE restart gives it another."""
+        self._lost.add(protocol)
         if any(pair.protocol is protocol for pair in self._nominated.values()):
             logger.info("a path has lost its socket; the caller may restart ICE")
+
+    async def sendto(self, data: bytes, component: int) -> None:
+        """As aioice's; raises `ConnectionError`, which aiortc expects, where the socket has gone. What asyncio raises
+        for a closed transport kills aiortc's senders, and then nothing closes the connection any more."""
+        pair = self._nominated.get(component)
+        if pair is not None and pair.protocol in self._lost:
+            raise ConnectionError("the path has lost its socket")
+        await super().sendto(data, component)
 
     async def _bind(self, component: int, address: str) -> StunProtocol | None:
         """A socket at `address`, on a port of the plan; None when there is none."""

@@ -124,6 +124,7 @@ class Live:
             on_state=lambda state: self.pictures.post(lambda: self.desk.state(state)),
             on_failure=lambda error: self.pictures.post(lambda: self._fail(error)),
         )  # fmt: skip
+        self.seat.key = key
         self.desk = Desk(id, key, back.studio, back.worker, self.seat, manner, echo=echo)
         self.report = Report(self.seat, self.pictures, self.voice)
         self._limits, self._metrics, self._paths = back.limits, back.metrics, back.paths
@@ -152,6 +153,10 @@ class Live:
             self.begun = True
             self.clock.restart(time.monotonic())
             self.worker.admit(self.seat)
+
+    def came_about(self, seconds: float) -> None:
+        """A connection has come about so long after its offer."""
+        self._metrics.connected(seconds)
 
     def take_source(self, kind: str) -> Source:
         """From now on this source feeds the session; raises `SourceTaken` while another one does."""

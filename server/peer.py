@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,6 +77,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._offered_s = time.monotonic()
         self._connected = asyncio.Event()
         self._source: Source | None = None
         self._mic: Mic | None = None
@@ -95,6 +97,11 @@ class Peer:
     def ufrag(self) -> str:
         """The other side's ICE user fragment."""
         return self._offer.ufrag
+
+    @property
+    def ice_state(self) -> str:
+        """Of the ICE agent (W3C webrtc, RTCIceConnectionState)."""
+        return str(self._connection.iceConnectionState)
 
     @property
     def state(self) -> str:
@@ -230,6 +237,7 @@ class Peer:
         logger.debug("connection %s is %s", self.key, state)
         if state == "connected" and not self._connected.is_set() and self._closing is None:
             self._connected.set()
+            self.live.came_about(time.monotonic() - self._offered_s)
             self.live.begin()
         elif state in ("failed", "closed"):
             self.begin_close(f"the connection is {state}")

@@ -49,6 +49,7 @@ class Registry(Generic[P]):
         self._noun = noun
         self._places: list[Place[P]] = []
         self.refused = 0
+        self.released = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -67,6 +68,7 @@ class Registry(Generic[P]):
         """Give a place back; a second time does nothing."""
         if place in self._places:
             self._places.remove(place)
+            self.released += 1
 
     def by_secret(self, secret: str) -> Place[P] | None:
         """The place of a WHIP resource; compares in constant time."""

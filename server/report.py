@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from server.feed import PictureFeed
+from server.feed import Encoded, PictureFeed
 from server.health import Metrics
 from server.mic import QUIET_DB
 from server.voice_track import VoiceFeed
@@ -26,6 +26,7 @@ class Report:
         self._voice = voice
         self._asked_s = time.monotonic()
         self._counted: dict[str, int] = {}
+        self._encoded = Encoded()
         self.last: dict[str, Any] = {}
 
     def drops(self) -> dict[str, int]:
@@ -50,6 +51,8 @@ class Report:
         self._counted = drops
         if shown.mean_ms is not None:
             metrics.latency.observe(shown.mean_ms / 1000)
+        metrics.stages({name: times.last_ms for name, times in self._seat.times().items()})
+        self._count_encoded(metrics)
         self.last = {
             "fps": round(shown.frames / elapsed, 2),
             "latency_ms": None if shown.mean_ms is None else round(shown.mean_ms, 1),
@@ -69,4 +72,11 @@ class Report:
                 for e in self._pictures.encodings
             ],
         }  # fmt: skip
+        if (skew_ms := self.last.get("skew_ms")) is not None:
+            metrics.skew(skew_ms)
         return self.last
+
+    def _count_encoded(self, metrics: Metrics) -> None:
+        now, before = self._pictures.encoded(), self._encoded
+        self._encoded = now
+        metrics.encoded(now.pictures - before.pictures, now.keys - before.keys, now.spent_ms - before.spent_ms)

@@ -98,6 +98,7 @@ class Restarter:
             answer = _answer(agent, mid)
             self._newest = Generation(fragment.ufrag, fragment.pwd, agent, answer)
             self._moving = asyncio.create_task(self._move(agent), name="ice restart")
+            await asyncio.sleep(0)  # a task that is cancelled before its first step would leave the sockets open
             return answer
 
     async def trickle(self, candidates: tuple[Candidate, ...]) -> None:

@@ -14,7 +14,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server import whip
+from server import logs, whip
+from server.admission import RETRY_AFTER_S, Admission
 from server.control import Name, StyleOrder
 from server.health import Metrics, Readiness
 from server.ice import Ice
@@ -31,6 +32,7 @@ from svp_stream.errors import CapacityError, SvpError
 logger = logging.getLogger(__name__)
 
 WARMING_RETRY_S = 2
+DRAINING_RETRY_S = 30
 
 
 class Wish(BaseModel):
@@ -68,7 +70,7 @@ class Signaling:
 
     def __init__(
         self, studio: Studio, worker: Worker, press: Press, readiness: Readiness, metrics: Metrics, *, capacity: int,
-        media: Media, limits: Limits, echo: bool = False, paths: Ice | None = None,
+        media: Media, limits: Limits, echo: bool = False, admission: Admission | None = None, paths: Ice | None = None,
     ) -> None:  # fmt: skip
         self.registry: Registry[Live] = Registry(capacity)
         self.lines: Registry[Peer] = Registry(limits.connections, noun="connection")
@@ -76,6 +78,7 @@ class Signaling:
         self._back = Backstage(studio, worker, press, metrics, media, limits, self.paths)
         self._readiness = readiness
         self._echo = echo
+        self._admission = admission or Admission(auto=False)
         self._open = True
 
     async def stage(self, wish: Wish) -> Live:
@@ -181,11 +184,13 @@ class Signaling:
 
     async def _raise_curtain(self, wish: Wish) -> Live:
         """A session that has not begun."""
-        if not self._readiness.warm or not self._open:
+        if not self._readiness.ready or not self._open:
             words = self._readiness.words if self._open else "the server is going down"
-            raise CapacityError(f"not now: {words}", WARMING_RETRY_S)
+            raise CapacityError(f"not now: {words}", DRAINING_RETRY_S if self._readiness.draining else WARMING_RETRY_S)
         manner, back = self._manner(wish), self._back
+        self._weigh()
         place = self.registry.reserve()
+        logs.bind(place.key)
         back.metrics.calls.set(len(self.registry))
         try:
             street = await asyncio.wrap_future(back.worker.ask(lambda: back.studio.street(manner)))
@@ -203,9 +208,18 @@ class Signaling:
         logger.info("session %s: %s as %s", place.key, manner.style, manner.avatar)
         return live
 
+    def _weigh(self) -> None:
+        """Raises `CapacityError` when the machine has no time for one more session, whatever the capacity says."""
+        lives = self.registry.holders()
+        coming = len(self.registry) - len(lives)
+        refusal = self._admission.refusal([*(live.seat.costs for live in lives), *[()] * coming])
+        if refusal is not None:
+            raise CapacityError(refusal, RETRY_AFTER_S)
+
     async def _connect(self, live: Live, visit: Visit, path: str) -> Created:
         """A connection for a session; raises `WhipError` 400 or 422, `SourceTaken`, `CapacityError`."""
         place = self.lines.reserve()
+        logs.bind(live.key)
         back = self._back
         try:
             codec = back.media.video_codec

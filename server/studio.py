@@ -7,14 +7,19 @@ Remembers: the defaults; nothing of any call. `StyleShelf` and `Engine` are immu
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from server.control import StyleOrder
 from server.worker import Street
+from svp_stream.clock import FRAME_TICKS, WIRE_RATE_HZ
 from svp_stream.config import Config
 from svp_stream.errors import EngineError
+from svp_stream.packets import AudioChunk
 from svp_stream.pipeline.budget import Budget, Ladder
 from svp_stream.pipeline.build import (
     Shelf,
@@ -32,6 +37,8 @@ from svp_stream.pipeline.session import Session
 from svp_stream.style.blend import mix
 from svp_stream.style.preset import StylePreset
 
+REHEARSED: Final = 25
+"""Frames: the first of them wake the model, the rest say what it costs."""
 MakeStreet = Callable[[str, StyleRequest, int], Street]
 """(avatar, style, seed) to one person's stages; called on the inference thread."""
 
@@ -71,6 +78,8 @@ class Studio:
     """Presets that the command line named by path; strangers on the wire can choose them, but no other path."""
     ladder: Ladder = field(default_factory=Ladder)
     seeds: Iterator[int] = field(default_factory=itertools.count)
+    rehearse: Callable[[], list[float]] = list
+    """Makes a few frames of silence, on the inference thread, and says what each cost in milliseconds."""
 
     @property
     def avatars(self) -> tuple[str, ...]:
@@ -148,7 +157,24 @@ def build_studio(config: Config, engine_name: str | None = None) -> Studio:
 
     weights = {first.name if by_path else asked: 1.0}
     manner = Manner(first_avatar(config, engine), weights, first.strength, first.temperature)
+
+    def rehearse() -> list[float]:
+        return rehearsal(make_street(manner.avatar, first, config.model.seed))
+
     return Studio(
         engine, build_shelf(config, engine), make_street, manner,
-        styles=by_path, ladder=build_ladder(config), seeds=itertools.count(config.model.seed),
+        styles=by_path, ladder=build_ladder(config), seeds=itertools.count(config.model.seed), rehearse=rehearse,
     )  # fmt: skip
+
+
+def rehearsal(street: Street) -> list[float]:
+    """Milliseconds of each frame that `REHEARSED` frames' worth of silence leads to."""
+    costs, spent_s = [], 0.0
+    for i in range(REHEARSED):
+        started_s = time.perf_counter()
+        frames = street.push(AudioChunk(i * FRAME_TICKS, np.zeros(FRAME_TICKS, np.float32), WIRE_RATE_HZ))
+        spent_s += time.perf_counter() - started_s
+        if frames:
+            costs += [spent_s * 1000 / len(frames)] * len(frames)
+            spent_s = 0.0
+    return costs

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Final, Protocol, TypeVar
 
+from server import logs
+from server.admission import Cost
 from server.mailbox import OldestOut, Packet, VoiceLine
 from server.pacing import Intake, MediaClock
 from svp_stream.clock import FRAME_RATE_HZ, TICKS_PER_SECOND
@@ -64,6 +66,8 @@ class FrameSink(Protocol):
 
 
 Order = Callable[[Street], None]
+COSTS: Final = 25
+"""Frames whose cost is remembered: a second's."""
 
 
 class Seat:
@@ -92,6 +96,10 @@ class Seat:
         self._on_state = on_state
         self._frames = frames
         self._voice = voice
+        self.key = ""
+        """What the session is called in log lines."""
+        self.costs: tuple[Cost, ...] = ()
+        """What the last frames cost, oldest first; replaced as a whole, so that any thread may read it."""
         self._spent_s = 0.0
         self._times: Mapping[str, StageTimes] = {}
         self._times_at_s = 0.0
@@ -135,9 +143,11 @@ class Seat:
         ended_s = time.monotonic()
         self._spent_s += ended_s - started_s
         if frames:
+            frame_ms = self._spent_s * 1000 / len(frames)
+            self.costs = (*self.costs[1 - COSTS :], Cost(self.street.effort, frame_ms))
             self.street.effort = self.budget.decide(
                 behind_ticks=round((ended_s - due_s) * TICKS_PER_SECOND),
-                frame_ms=self._spent_s * 1000 / len(frames),
+                frame_ms=frame_ms,
                 allowance_ms=allowance_ms,
                 frames=len(frames),
             )
@@ -173,6 +183,11 @@ class Worker:
     def seats(self) -> int:
         """How many calls are being served."""
         return len(self._seats)
+
+    def costs(self) -> list[tuple[Cost, ...]]:
+        """What the last frames of each call cost."""
+        with self._lock:
+            return [seat.costs for seat in self._seats.values()]
 
     def ask(self, job: Callable[[], T]) -> Future[T]:
         """Run `job` on the thread, between turns; the future carries its result or its exception."""
@@ -220,9 +235,11 @@ class Worker:
 
     def _turn(self, seat: Seat, allowance_ms: float) -> bool:
         try:
-            return seat.turn(time.monotonic(), allowance_ms)
+            with logs.about(seat.key):
+                return seat.turn(time.monotonic(), allowance_ms)
         except Exception as error:  # noqa: BLE001 - a model may raise anything: it ends this call and no other
-            logger.exception("a call failed in its stages")
+            with logs.about(seat.key):
+                logger.exception("a call failed in its stages")
             self.dismiss(seat)
             seat.on_failure(error)
             return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -178,6 +179,22 @@ def evaluate(
     if write:
         write_card(report, folder)
     typer.echo(json.dumps(report.json(), indent=2) if as_json else report.markdown())
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 10.0,
+    sessions: Annotated[int, typer.Option(min=1, help="Callers with a microphone.")] = 1,
+    viewers: Annotated[int, typer.Option(min=0, help="WHEP viewers, spread over the sessions.")] = 0,
+    engine: Annotated[str, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")] = "noop",
+    as_json: JsonOption = False,
+) -> None:
+    """Real peers against a real server: does delay, memory or anything else creep? Exit code 1 when it does."""
+    arguments = [f"--{name}={value}" for name, value in
+                 (("minutes", minutes), ("sessions", sessions), ("viewers", viewers), ("engine", engine))]  # fmt: skip
+    # a process of its own: this package knows nothing of the server
+    done = subprocess.run([sys.executable, "-m", "server.soak", *arguments, *["--json"] * as_json], check=False)
+    sys.exit(done.returncode)
 
 
 @bench.command("street")

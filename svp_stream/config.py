@@ -71,6 +71,10 @@ class Server(Section):
     port: Port = 8080
     capacity: Annotated[int, Field(ge=1, le=64)] = 2
     token: Annotated[str, Field(min_length=16)] | None = None
+    origins: tuple[str, ...] = ()
+    posts_per_minute: Annotated[int, Field(ge=1, le=60_000)] = 240
+    budget: Literal["auto", "off"] = "auto"
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 20.0
     tls: Literal["auto"] | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None

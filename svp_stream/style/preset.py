@@ -62,12 +62,18 @@ def load_preset(path: Path | str, *, prior: str | None = None, dim: int | None =
     try:
         with path.open("rb") as f:
             data = f.read(MAX_FILE_BYTES + 1)
-        arrays = unpack(data)
     except OSError as e:
         raise PresetError(f"{path}: cannot be read ({e.strerror}); a style preset is an .npz file") from e
+    return parse_preset(data, str(path), prior=prior, dim=dim)
+
+
+def parse_preset(data: bytes, where: str, *, prior: str | None = None, dim: int | None = None) -> StylePreset:
+    """The same from the bytes of a file; `where` begins every message of the PresetError."""
+    try:
+        arrays = unpack(data)
     except ValueError as e:
-        raise PresetError(f"{path}: {e}; expected a style preset of at most {MAX_FILE_BYTES} bytes") from e
-    return _Reader(str(path), arrays).preset(prior, dim)
+        raise PresetError(f"{where}: {e}; expected a style preset of at most {MAX_FILE_BYTES} bytes") from e
+    return _Reader(where, arrays).preset(prior, dim)
 
 
 def save_preset(path: Path | str, preset: StylePreset) -> None:

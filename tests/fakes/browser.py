@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import wave
@@ -75,6 +76,6 @@ def server(*arguments: str) -> Iterator[str]:
         assert line.startswith("open http"), f"the server said {line!r}"
         yield line.removeprefix("open ").strip().rstrip("/")
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # SIGTERM would let the calls of open pages go on for a while
         process.wait(timeout=30)
         process.stdout.close()

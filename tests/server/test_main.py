@@ -34,7 +34,6 @@ NOOP = ["--engine", "noop", "--log-level", "error"]
         (["--style", "missing.npz"], ["missing.npz", "cannot be read"]),
         (["--avatar", "nope"], ["unknown avatar 'nope'", "disc"]),
         (["--engine", "nope"], ["engine"]),
-        (["--host", "0.0.0.0"], ["server.host", "token"]),
         (["--host", "0.0.0.0", "--token", "short"], ["token", "16"]),
         (["--port", "99999"], ["server.port"]),
         (["--config", "no/such.yaml"], ["no/such.yaml"]),
@@ -101,6 +100,22 @@ def test_a_preset_by_path_is_the_style_that_calls_begin_with(tmp_path: Path, mon
 )
 def test_the_url_to_open(server: Server, url: str) -> None:
     assert command.page_url(Config(server=server), 9) == url
+
+
+def test_a_wider_binding_without_a_token_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[House, Config]] = []
+
+    def serve(house: House, settings: Config) -> int:
+        served.append((house, settings))
+        return 0
+
+    monkeypatch.setattr(command, "serve", serve)
+    for _ in range(2):
+        assert CliRunner().invoke(APP, [*NOOP, "--host", "0.0.0.0"]).exit_code == 0
+    tokens = [settings.server.token or "" for _, settings in served]
+    assert len(set(tokens)) == 2 and min(map(len, tokens)) >= 32
+    assert command.page_url(served[0][1], 9).endswith(f":9/#token={tokens[0]}")
+    assert command.page_url(served[0][1], 9, "obs").endswith(f":9/obs#token={tokens[0]}")
 
 
 def test_it_says_where_to_go_and_ends_when_told() -> None:

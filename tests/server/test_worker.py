@@ -14,7 +14,7 @@ from server.mailbox import Packet, VoiceLine
 from server.pacing import MediaClock
 from server.worker import Seat, Worker
 from svp_stream.packets import Frame
-from svp_stream.pipeline.budget import Budget
+from svp_stream.pipeline.budget import Budget, Ladder
 from tests.fakes.engines import FakeStreet, Faults
 
 TONE = np.full(960, 0.5, np.float32)
@@ -162,3 +162,55 @@ def test_stop_ends_the_thread() -> None:
     running = Worker()
     running.start()
     assert running.stop()
+
+
+@pytest.mark.parametrize("greedy", [2, 3])
+def test_greedy_sessions_get_equal_frames_on_a_slow_engine(worker: Worker, greedy: int) -> None:
+    """Each always has sound waiting, one floods orders besides; after any time they are a frame or two apart."""
+    places = [Place(Faults(frame_takes_s=0.01)) for _ in range(greedy)]
+    for made in places:
+        made.seat.budget = Budget(Ladder(worst=0))
+        worker.admit(made.seat)
+    fed = [0] * greedy
+
+    def feed() -> bool:
+        for i, made in enumerate(places):
+            room = 8 - len(made.seat.inbox)
+            made.hear(room, fed[i])
+            fed[i] += room
+        places[0].seat.orders.put(lambda street: None)
+        worker.wake()
+        return min(made.street._number for made in places) >= 30
+
+    eventually(feed, 30.0)
+    numbers = [made.street._number for made in places]
+    assert max(numbers) - min(numbers) <= 2, f"frames of each: {numbers}"
+    for made in places:
+        worker.dismiss(made.seat)
+        made.loop.close()
+
+
+def test_a_failure_in_the_midst_of_greedy_sessions_takes_nothing_from_the_others(worker: Worker) -> None:
+    places = [Place(Faults(frame_takes_s=0.005)), Place(Faults(raise_at_s=0.2)), Place(Faults(frame_takes_s=0.005))]
+    for made in places:
+        made.hear(10)
+        worker.admit(made.seat)
+    eventually(lambda: len(places[1].failures) == 1)
+    for made in places[::2]:
+        made.hear(10, 10)
+        before = made.street._number
+        eventually(lambda made=made, before=before: made.street._number > before)  # type: ignore[misc]
+    assert worker.seats == 2 and not places[0].failures and not places[2].failures
+    for made in places:
+        worker.dismiss(made.seat)
+        made.loop.close()
+
+
+def test_what_frames_cost_is_told_with_their_rung(worker: Worker, place: Place) -> None:
+    place.street._faults.frame_takes_s = 0.004
+    worker.admit(place.seat)
+    place.hear(10)
+    worker.wake()
+    eventually(lambda: len(place.seat.costs) >= 4)
+    assert all(cost.ms >= 4 for cost in place.seat.costs if cost.level < 4)
+    assert worker.costs() and len(worker.costs()[0]) <= 25
