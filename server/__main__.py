@@ -7,6 +7,7 @@ profile or preset (said before anything listens), 3 the port is taken. Remembers
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,12 @@ import uvicorn
 from server import logs, seams
 from server.house import House
 from server.ice import is_loopback
+from server.local_mic import DEFAULT, choose, listed
+from server.port_audio import PortAudio
+from server.presenter import Filming, Presenter
 from server.security import guard
 from server.studio import build_studio
+from server.virtual_camera import VirtualCamera
 from svp_stream.config import Config, check, load_config
 from svp_stream.errors import SvpError
 
@@ -28,16 +33,18 @@ EXIT_TAKEN = 3
 class Announcing(uvicorn.Server):
     """Says where to go as soon as it listens."""
 
-    def __init__(self, config: uvicorn.Config, settings: Config) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Config, house: House) -> None:
         super().__init__(config)
         self._settings = settings
+        self._house = house
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, then the URL on standard output."""
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            typer.echo(f"open {page_url(self._settings, port)}")
+            self._house.url = page_url(self._settings, port)
+            typer.echo(f"open {self._house.url}")
 
 
 def page_url(settings: Config, port: int) -> str:
@@ -71,11 +78,18 @@ def main(
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, with --tls-certificate.")] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
+    background: Annotated[str | None, typer.Option(help="Behind the person: '#rrggbb' or a picture.")] = None,
+    mic: Annotated[str | None, typer.Option(help="Stage a session fed by this machine's microphone: [DEVICE].")] = None,
+    list_mics: Annotated[bool, typer.Option("--list-mics", help="List this machine's microphones and end.")] = False,
+    camera: Annotated[str | None, typer.Option(help="Show the avatar as a virtual camera: [DEVICE].")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve the avatar: speak into a browser, and it speaks with you."""
     try:
         logs.configure(log_level)
+        if list_mics:
+            typer.echo(listed(PortAudio().devices()))
+            raise typer.Exit
         settings = overridden(
             load_config(config),
             server={
@@ -84,17 +98,42 @@ def main(
             },
             model={"engine": engine, "avatar": avatar},
             style={"default": style},
+            media={"background": background},
         )  # fmt: skip
         house = House(
             build_studio(settings), guard(settings.server), capacity=settings.server.capacity,
             media=settings.media, echo=echo_voice,
         )  # fmt: skip
+        present(house, settings, mic, camera)
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_WRONG) from None
     if is_loopback(settings.server.host):
         seams.gather_loopback()
     raise typer.Exit(serve(house, settings))
+
+
+def present(house: House, settings: Config, mic: str | None, camera: str | None) -> None:
+    """What a presenter at this machine asks for; raises `MicError`, `ConfigError` for devices that are not there."""
+    if mic is not None:
+        microphones = PortAudio()
+        choose(microphones.devices(), mic)
+        where = house.signaling, house.readiness
+        house.companions.append(Presenter(*where, microphones, mic, lambda: house.url, typer.echo).run)
+    if camera is not None:
+        device = VirtualCamera(camera, settings.media.size or house.studio.engine.size)
+        typer.echo(f"camera {device.device}", err=True)
+        house.companions.append(Filming(house.signaling, device).run)
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """The command line with `default` for each device that is asked for without a name (`--mic --port 9000`)."""
+    out = []
+    for argument, after in zip(arguments, [*arguments[1:], "-"], strict=True):
+        out.append(argument)
+        if argument in ("--mic", "--camera") and after.startswith("-"):
+            out.append(DEFAULT)
+    return out
 
 
 def serve(house: House, settings: Config) -> int:
@@ -113,6 +152,7 @@ def serve(house: House, settings: Config) -> int:
             server_header=False,
         ),
         settings,
+        house,
     )
     try:
         server.run()
@@ -124,4 +164,5 @@ def serve(house: House, settings: Config) -> int:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = with_values(sys.argv[1:])
     typer.run(main)

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from server import whip
+from server import backdrop, whip
 from server.control import ControlError, StyleOrder, validated
 from server.health import Metrics, Readiness
 from server.line_routes import line_routes, read_body
@@ -63,6 +63,8 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     app.include_router(_health(rooms))
     for router in (_metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms)):
         app.include_router(router, dependencies=[Depends(guarded)])
+    app.include_router(backdrop.backdrops(rooms.signaling, _body), dependencies=[Depends(guarded)])
+    app.include_router(backdrop.overlay(PAGES))
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")
     return app
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -45,6 +46,10 @@ class House:
             media=media or Media(), limits=limits or Limits(), echo=echo,
         )  # fmt: skip
         rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard)
+        self.companions: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What runs beside the server from its start to its end; each handles its own failures."""
+        self.url: str | None = None
+        """Where the page is, once the server listens."""
         self.app: FastAPI = create_app(rooms, self.lifespan)
 
     @asynccontextmanager
@@ -54,9 +59,13 @@ class House:
         self.worker.start()
         self.press.start()
         warming = asyncio.create_task(self._warm(), name="warm")
+        beside = [asyncio.create_task(companion(), name="companion") for companion in self.companions]
         try:
             yield
         finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self.signaling.shut()
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)

@@ -41,11 +41,11 @@ class Background:
     def of_colour(cls, text: str) -> Background:
         """`#rrggbb`; raises `MediaError` for anything else."""
         if not _COLOUR.fullmatch(text):
-            raise MediaError(f"background: a colour is written #rrggbb, such as #00ff00, got {text[:40]!r}")
+            raise MediaError(f"a colour is written #rrggbb, such as #00ff00, got {text[:40]!r}")
         return cls((int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)))
 
     @classmethod
-    def of_picture(cls, data: bytes, where: str = "background") -> Background:
+    def of_picture(cls, data: bytes, where: str = "the background") -> Background:
         """The bytes of a PNG, JPEG or WebP picture (of a moving one the first frame); raises `MediaError`.
 
         Size and kind are checked before anything is decoded. `where` begins the message.
