@@ -55,6 +55,8 @@ class Card {
   constructor(canvas, gl) {
     this.canvas = canvas;
     this.gl = gl;
+    /** @type {WebGLUniformLocation | null} */
+    this.row = null;
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => this.#begin());
     this.#begin();

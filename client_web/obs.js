@@ -28,6 +28,8 @@ const colour = wish.get("background");
 if (colour && /^#[0-9a-f]{6}$/i.test(colour)) document.documentElement.style.background = colour;
 document.body.dataset.painter = paint.kind;
 
+const lacking = !("requestVideoFrameCallback" in HTMLVideoElement.prototype);
+
 /** @type {Viewer | null} */
 let viewer = null;
 let wait = FIRST_MS;
@@ -99,9 +101,9 @@ function drawn() {
 }
 
 function next() {
+  if (!lacking) return video.requestVideoFrameCallback(drawn);
   const before = video.currentTime;
-  if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(drawn);
-  else requestAnimationFrame(() => (video.readyState >= 2 && video.currentTime !== before ? drawn() : next()));
+  return requestAnimationFrame(() => (video.currentTime !== before ? drawn() : next()));
 }
 
 next();

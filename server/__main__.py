@@ -129,7 +129,7 @@ def present(house: House, settings: Config, mic: str | None, camera: str | None)
 def with_values(arguments: list[str]) -> list[str]:
     """The command line with `default` for each device that is asked for without a name (`--mic --port 9000`)."""
     out = []
-    for argument, after in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for argument, after in zip(arguments, [*arguments, "-"][1:], strict=True):
         out.append(argument)
         if argument in ("--mic", "--camera") and after.startswith("-"):
             out.append(DEFAULT)

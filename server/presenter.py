@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from server.health import Readiness
 from server.live import Live, SourceTaken
 from server.local_mic import LocalMic, Microphones
 from server.signaling import Signaling, Wish
-from server.virtual_camera import VirtualCamera
 from server.whip import WhipError
 from svp_stream.errors import SvpError
+from svp_stream.packets import Frame
+from svp_stream.pipeline.compose import Background
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,24 @@ def overlay_url(page: str, session: str) -> str:
     return f"{base}obs?session={session}" + (f"#{fragment}" if fragment else "")
 
 
+class Lens(Protocol):
+    """As much of a `VirtualCamera` as filming needs."""
+
+    background: Background | None
+
+    def show(self, frame: Frame) -> None:
+        """One more frame, on the inference thread; must not wait."""
+        ...
+
+    def close(self) -> None:
+        """The end; may take a moment."""
+        ...
+
+
 class Filming:
     """Shows the newest session, or the one of a presenter, to a virtual camera."""
 
-    def __init__(self, signaling: Signaling, camera: VirtualCamera) -> None:
+    def __init__(self, signaling: Signaling, camera: Lens) -> None:
         self._signaling = signaling
         self._camera = camera
 
