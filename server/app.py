@@ -63,7 +63,7 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     app.include_router(_health(rooms))
     for router in (_metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms)):
         app.include_router(router, dependencies=[Depends(guarded)])
-    app.include_router(backdrop.backdrops(rooms.signaling, _body), dependencies=[Depends(guarded)])
+    app.include_router(backdrop.backdrops(rooms.signaling), dependencies=[Depends(guarded)])
     app.include_router(backdrop.overlay(PAGES))
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")
     return app

@@ -7,7 +7,6 @@ engine's own picture; `GET /obs`. Out: what is in effect, or words with 404, 413
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from fastapi.responses import FileResponse
 from server import whip
 from server.control import BackgroundOrder, validated
 from server.desk import told
+from server.line_routes import read_body
 from server.signaling import Signaling
 from server.whip import WhipError
 from svp_stream.errors import MediaError
@@ -27,11 +27,8 @@ PICTURES: Final = ("image/png", "image/jpeg", "image/webp")
 JSON: Final = "application/json"
 MAX_COLOUR_BYTES: Final = 1024
 
-ReadBody = Callable[[Request, int], Awaitable[bytes]]
-"""The body, read no further than the limit; raises `WhipError` 413."""
 
-
-def backdrops(signaling: Signaling, read: ReadBody) -> APIRouter:
+def backdrops(signaling: Signaling) -> APIRouter:
     """The background of a session as a resource."""
     router = APIRouter(prefix="/v1/sessions/{session}/background")
 
@@ -41,7 +38,7 @@ def backdrops(signaling: Signaling, read: ReadBody) -> APIRouter:
         kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if kind not in (*PICTURES, JSON):
             raise WhipError(415, f"Content-Type must be one of {', '.join((*PICTURES, JSON))}, got {kind[:80]!r}")
-        body = await read(request, MAX_COLOUR_BYTES if kind == JSON else MAX_PICTURE_BYTES)
+        body = await read_body(request, MAX_COLOUR_BYTES if kind == JSON else MAX_PICTURE_BYTES)
         background = await asyncio.to_thread(_of_picture, body) if kind != JSON else _of_colour(body)
         desk.order_background(background)
         return {"background": told(background)}
