@@ -17,17 +17,22 @@ void main() {
   gl_Position = vec4(corner, 0.0, 1.0);
 }`;
 
-/** `row` is half a row of the video: the halves must not run into each other where the card smooths. */
+/** The loop filter of a codec lets the halves run into each other for this many rows; the next row stands in. */
+const SEAM = 3;
+
+/** `row` is half a row of the video, `seam` where the rows begin that know nothing of the other half. */
 const FRAGMENT = `
 precision mediump float;
 uniform sampler2D video;
 uniform float row;
+uniform float seam;
 uniform vec2 ends;
 varying vec2 place;
 void main() {
-  float y = clamp(place.y * 0.5, row, 0.5 - row);
-  vec3 colour = texture2D(video, vec2(place.x, y + 0.5)).rgb;
-  float grey = dot(texture2D(video, vec2(place.x, y)).rgb, vec3(0.299, 0.587, 0.114));
+  float y = place.y * 0.5;
+  vec3 colour = texture2D(video, vec2(place.x, clamp(y, seam, 0.5 - row) + 0.5)).rgb;
+  vec3 matte = texture2D(video, vec2(place.x, clamp(y, row, 0.5 - seam))).rgb;
+  float grey = dot(matte, vec3(0.299, 0.587, 0.114));
   float alpha = clamp((grey - ends.x) / (ends.y - ends.x), 0.0, 1.0);
   gl_FragColor = vec4(colour * alpha, alpha);
 }`;
@@ -57,6 +62,8 @@ class Card {
     this.gl = gl;
     /** @type {WebGLUniformLocation | null} */
     this.row = null;
+    /** @type {WebGLUniformLocation | null} */
+    this.seam = null;
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => this.#begin());
     this.#begin();
@@ -69,6 +76,7 @@ class Card {
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, video);
     gl.uniform1f(this.row, 0.5 / video.videoHeight);
+    gl.uniform1f(this.seam, (SEAM + 0.5) / video.videoHeight);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 
@@ -96,6 +104,7 @@ class Card {
     gl.pixelStorei(gl.UNPACK_FLIP_Y_WEBGL, true);
     gl.uniform2f(gl.getUniformLocation(program, "ends"), CLEAR, SOLID);
     this.row = gl.getUniformLocation(program, "row");
+    this.seam = gl.getUniformLocation(program, "seam");
   }
 }
 
@@ -122,7 +131,7 @@ class Hand {
     }
     this.source.drawImage(video, 0, 0, width, 2 * height);
     const colour = this.source.getImageData(0, 0, width, height);
-    unpack(colour.data, this.source.getImageData(0, height, width, height).data);
+    unpack(colour.data, this.source.getImageData(0, height, width, height).data, width);
     this.target.putImageData(colour, 0, 0);
   }
 }
@@ -131,8 +140,14 @@ class Hand {
  * Writes the matte into the alpha of the colours.
  * @param {Uint8ClampedArray} colour RGBA
  * @param {Uint8ClampedArray} matte RGBA, grey
+ * @param {number} width
  */
-export function unpack(colour, matte) {
+export function unpack(colour, matte, width) {
+  const row = 4 * width;
+  matte.copyWithin(0, SEAM * row, (SEAM + 1) * row);
+  for (let i = 1; i < SEAM; i += 1) matte.copyWithin(i * row, 0, row);
+  const last = colour.length - SEAM * row;
+  for (let i = last; i < colour.length; i += row) colour.copyWithin(i, last - row, last);
   const low = 255 * CLEAR;
   const gain = 255 / (255 * SOLID - low);
   for (let i = 0; i < colour.length; i += 4) {

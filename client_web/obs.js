@@ -1,8 +1,8 @@
 // @ts-check
 /**
  * The page for OBS: one session's avatar on nothing, and its voice; it comes back by itself for as long as it is open.
- * In: `?session=ID` (without it, or `latest`: the newest one there is), `?background=%23rrggbb`, `?sound=off`,
- * `?compose=2d`, `#token=…`. Out: the picture. Remembers: the viewer of the moment, how long to wait before the next.
+ * In: `?session=ID` (`mic`: the one of the server's own microphone; without it, or `latest`: the newest one there is),
+ * `?background=%23rrggbb`, `?sound=off`, `?compose=2d`, `#token=…`. Out: the picture. Remembers: the viewer of the moment, how long to wait before the next.
  */
 
 import { painter } from "./compose.js";
@@ -40,13 +40,14 @@ let seen = 0;
 /** The id to watch; throws `WhepError` 404 when nobody is on stage. */
 async function chosen() {
   const named = wish.get("session");
-  if (named && named !== "latest") return named;
+  if (named && named !== "latest" && named !== "mic") return named;
+  /** @type {{sessions: {id: string, seconds: number, source: string | null, state: string}[]}} */
   const { sessions } = await (await ask("/v1/sessions", token)).json();
-  const newest = sessions.reduce(
-    (/** @type {any} */ best, /** @type {any} */ one) => (best && best.seconds <= one.seconds ? best : one), null,
-  );
+  const [newest] = sessions
+    .filter((one) => one.state !== "closing" && (named !== "mic" || one.source === "local mic"))
+    .sort((one, other) => one.seconds - other.seconds);
   if (!newest) throw new WhepError(404, "there is no session");
-  return /** @type {string} */ (newest.id);
+  return newest.id;
 }
 
 async function connect() {

@@ -3,7 +3,7 @@
 In: a wish for a microphone, a virtual camera. Out: a session that lives as long as the server; its id, once it is
 there; events `source` for those who listen. Remembers: the session of the moment. Latency: none.
 
-A session that fails is staged anew, under another id: `/obs` without an id follows it.
+A session that fails is staged anew, under another id: `/obs?session=mic` follows it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Presenter:
                 logger.warning("no session for this machine's microphone: %s", error)
                 await asyncio.sleep(AGAIN_S)
                 continue
-            self._say(f"session {live.id}\nobs {overlay_url(url, live.id)}")
+            self._say(f"session {live.id}\nobs {overlay_url(url)}")
             await self._feed(live)
             logger.warning("session %s has ended; another is staged for the microphone", live.key)
             await asyncio.sleep(LOOK_S)
@@ -84,10 +84,11 @@ class Presenter:
             source.release()
 
 
-def overlay_url(page: str, session: str) -> str:
-    """The page for OBS, from the URL of the call page; the token stays in the fragment."""
+def overlay_url(page: str) -> str:
+    """The page for OBS, from the URL of the call page, with the token in the fragment. It names the session by its
+    source, not by its id, and so outlives the server."""
     base, _, fragment = page.partition("#")
-    return f"{base}obs?session={session}" + (f"#{fragment}" if fragment else "")
+    return f"{base}obs?session=mic" + (f"#{fragment}" if fragment else "")
 
 
 class Lens(Protocol):

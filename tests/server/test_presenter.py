@@ -44,7 +44,7 @@ async def presenting(
 async def test_the_session_is_there_from_the_start_is_fed_and_said_with_its_url() -> None:
     async with presenting() as (house, microphones, said):
         live = house.signaling.registry.holders()[0]
-        assert said == [f"session {live.id}\nobs http://127.0.0.1:9/obs?session={live.id}#token=abc"]
+        assert said == [f"session {live.id}\nobs http://127.0.0.1:9/obs?session=mic#token=abc"]
         await until(lambda: live.source is not None and live.source.kind == SOURCE, "source")
         await until(lambda: live.pictures.made > 5, "pictures")
         await until(lambda: live.source is not None and (live.source.level.take_db() or -100) > -20, "sound")
@@ -67,8 +67,8 @@ async def test_a_session_that_fails_is_staged_anew() -> None:
 
 
 def test_the_url_for_obs() -> None:
-    assert overlay_url("http://127.0.0.1:9/", "x-1") == "http://127.0.0.1:9/obs?session=x-1"
-    assert overlay_url("https://a.b:9/#token=t", "x") == "https://a.b:9/obs?session=x#token=t"
+    assert overlay_url("http://127.0.0.1:9/") == "http://127.0.0.1:9/obs?session=mic"
+    assert overlay_url("https://a.b:9/#token=t") == "https://a.b:9/obs?session=mic#token=t"
 
 
 class Lens:
@@ -112,8 +112,9 @@ async def test_the_camera_follows_the_newest_session_and_prefers_the_presenters(
 @pytest.mark.parametrize(
     ("given", "made"),
     [
-        ("--mic", "--mic default"), ("--mic --port 9", "--mic default --port 9"), ("--mic USB", "--mic USB"),
-        ("--mic=USB --camera", "--mic=USB --camera default"), ("--camera x --mic", "--camera x --mic default"), ("", ""), ("--port 9", "--port 9"),
+        ("", ""), ("--port 9", "--port 9"), ("--mic", "--mic default"), ("--mic --port 9", "--mic default --port 9"),
+        ("--mic USB", "--mic USB"), ("--mic=USB --camera", "--mic=USB --camera default"),
+        ("--camera x --mic", "--camera x --mic default"),
     ],
 )  # fmt: skip
 def test_a_device_asked_for_without_a_name_is_the_default(given: str, made: str) -> None:
