@@ -47,10 +47,12 @@ export class Viewer {
     this.connection = connection;
     connection.addEventListener("track", ({ track, receiver }) => {
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      // a server that says goodbye closes the DTLS association; the connection itself notices seconds later
+      receiver.transport?.addEventListener("statechange", () => receiver.transport?.state === "closed" && this.#lost());
       this.show(track);
     });
     connection.addEventListener("connectionstatechange", () => {
-      if (["failed", "closed", "disconnected"].includes(connection.connectionState)) this.#lost();
+      if (["failed", "closed"].includes(connection.connectionState)) this.#lost();
     });
     connection.addTransceiver("video", { direction: "recvonly" });
     connection.addTransceiver("audio", { direction: "recvonly" });
