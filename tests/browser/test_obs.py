@@ -22,7 +22,7 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_playwright
 
 from svp_stream.config import ROOT
-from tests.browser.test_call_noop import WHOLE, pixels, speech_like, start
+from tests.browser.test_call_noop import pixels, speech_like, start
 from tests.fakes.browser import browser, server, write_wav
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -195,7 +195,7 @@ def test_the_background_of_a_call_is_chosen_on_the_page(chrome: BrowserContext, 
 
     def corner() -> NDArray[np.float32]:
         page.wait_for_timeout(1200)
-        mean: NDArray[np.float32] = pixels(page, WHOLE)[4:20, 4:20].reshape(-1, 3).mean(axis=0)
+        mean: NDArray[np.float32] = pixels(page, (4, 4, 16, 16)).reshape(-1, 3).mean(axis=0)
         return mean
 
     drawn = corner()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -74,6 +76,35 @@ def test_packing_comes_back_over_any_colour() -> None:
     for rgb in ((0, 255, 0), (255, 255, 255), (0, 0, 0)):
         back = whole[:height] * alpha + (1 - alpha) * np.array(rgb)
         assert np.abs(back - plain(frame, Background(rgb))).max() <= 6
+
+
+def through_vp8(picture: Bytes, frames: int = 5) -> Bytes:
+    """The last of `frames` equal pictures after libvpx at 1.5 Mbit/s and its decoder."""
+    encoder, decoder = av.CodecContext.create("libvpx", "w"), av.CodecContext.create("vp8", "r")
+    assert isinstance(encoder, av.VideoCodecContext) and isinstance(decoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = picture.shape[1], picture.shape[0], "yuv420p"
+    encoder.bit_rate, encoder.time_base = 1_500_000, Fraction(1, 25)
+    encoder.options = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0"}
+    out = picture
+    for pts in range(frames):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts = pts
+        for packet in encoder.encode(frame):
+            for decoded in decoder.decode(packet):
+                out = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
+    return out
+
+
+def test_colour_and_matte_survive_a_codec() -> None:
+    """What a page makes of a packed picture after VP8: the matte within a few levels, no backdrop at the edge."""
+    frame = drawn()
+    got = through_vp8(packed(frame)).astype(float)
+    alpha = np.clip((got[256 + 3 :].mean(axis=2) - 10) / 235, 0, 1) * 255
+    true = matte(frame)[3:]
+    assert np.abs(alpha - true).mean() < 2
+    assert (alpha[true == 0] < 40).all() and (alpha[true == 255] > 215).all()
+    over = got[3:256] * alpha[..., None] / 255 + (1 - alpha[..., None] / 255) * np.array((0, 255, 0))
+    assert np.abs(over - plain(frame, GREEN)[3:]).mean() < 4
 
 
 def test_the_packed_colours_are_the_persons_everywhere() -> None:

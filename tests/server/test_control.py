@@ -7,7 +7,18 @@ import math
 
 import pytest
 
-from server.control import AvatarOrder, BackgroundOrder, ControlError, EchoOrder, MuteOrder, Order, Ping, StyleOrder, parse, write
+from server.control import (
+    AvatarOrder,
+    BackgroundOrder,
+    ControlError,
+    EchoOrder,
+    MuteOrder,
+    Order,
+    Ping,
+    StyleOrder,
+    parse,
+    write,
+)
 
 
 @pytest.mark.parametrize(
