@@ -41,7 +41,7 @@ def matte(frame: Frame) -> Bytes:
     return cleaned
 
 
-def plain(frame: Frame, background: Background | None) -> Bytes:
+def plain(frame: Frame, background: Background | None = None) -> Bytes:
     """The picture to send, uint8 [H, W, 3]: the person over `background`; None leaves the engine's own picture."""
     if background is None or frame.alpha is None:
         return frame.rgb
