@@ -17,7 +17,10 @@ void main() {
   gl_Position = vec4(corner, 0.0, 1.0);
 }`;
 
-/** The loop filter of a codec lets the halves run into each other for this many rows; the next row stands in. */
+/**
+ * The loop filter of a codec lets the halves run into each other for this many rows. Of the colours the next row stands
+ * in for them; the matte there is never more than in the next row, and taken for 0 or 1 sooner.
+ */
 const SEAM = 3;
 
 /** `row` is half a row of the video, `seam` where the rows begin that know nothing of the other half. */
@@ -28,12 +31,15 @@ uniform float row;
 uniform float seam;
 uniform vec2 ends;
 varying vec2 place;
+float stretched(float y, vec2 between) {
+  vec3 matte = texture2D(video, vec2(place.x, clamp(y, row, 0.5 - row))).rgb;
+  return clamp((dot(matte, vec3(0.299, 0.587, 0.114)) - between.x) / (between.y - between.x), 0.0, 1.0);
+}
 void main() {
   float y = place.y * 0.5;
   vec3 colour = texture2D(video, vec2(place.x, clamp(y, seam, 0.5 - row) + 0.5)).rgb;
-  vec3 matte = texture2D(video, vec2(place.x, clamp(y, row, 0.5 - seam))).rgb;
-  float grey = dot(matte, vec3(0.299, 0.587, 0.114));
-  float alpha = clamp((grey - ends.x) / (ends.y - ends.x), 0.0, 1.0);
+  float alpha = stretched(y, ends);
+  if (y > 0.5 - seam) alpha = min(stretched(0.5 - seam, ends), stretched(y, vec2(0.25, 0.75)));
   gl_FragColor = vec4(colour * alpha, alpha);
 }`;
 
@@ -144,16 +150,23 @@ class Hand {
  */
 export function unpack(colour, matte, width) {
   const row = 4 * width;
-  matte.copyWithin(0, SEAM * row, (SEAM + 1) * row);
-  for (let i = 1; i < SEAM; i += 1) matte.copyWithin(i * row, 0, row);
   const last = colour.length - SEAM * row;
   for (let i = last; i < colour.length; i += row) colour.copyWithin(i, last - row, last);
-  const low = 255 * CLEAR;
-  const gain = 255 / (255 * SOLID - low);
-  for (let i = 0; i < colour.length; i += 4) {
-    const grey = 0.299 * (matte[i] ?? 0) + 0.587 * (matte[i + 1] ?? 0) + 0.114 * (matte[i + 2] ?? 0);
-    colour[i + 3] = (grey - low) * gain;
+  for (let i = 0; i < colour.length; i += 4) colour[i + 3] = stretched(matte, i, CLEAR, SOLID);
+  for (let i = 0; i < SEAM * row; i += 4) {
+    colour[i + 3] = Math.min(colour[SEAM * row + (i % row) + 3] ?? 0, stretched(matte, i, 0.25, 0.75));
   }
+}
+
+/**
+ * @param {Uint8ClampedArray} matte
+ * @param {number} i
+ * @param {number} low from 0 to 1: here the matte begins
+ * @param {number} high
+ */
+function stretched(matte, i, low, high) {
+  const grey = 0.299 * (matte[i] ?? 0) + 0.587 * (matte[i + 1] ?? 0) + 0.114 * (matte[i + 2] ?? 0);
+  return (grey - 255 * low) / (high - low);
 }
 
 /**
