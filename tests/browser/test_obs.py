@@ -10,7 +10,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_playwright
 
 from svp_stream.config import ROOT
+from svp_stream.pipeline.cartoon import mouth_opening
 from tests.browser.test_call_noop import pixels, speech_like, start
 from tests.fakes.browser import browser, server, write_wav
+from tests.fakes.sound_server import SoundServer, missing
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 PATIENCE_MS = 90_000
@@ -216,6 +218,53 @@ def test_the_background_of_a_call_is_chosen_on_the_page(chrome: BrowserContext, 
     expect(page.locator("#notice")).to_contain_text("PNG, JPEG or WebP")
     page.click("#start")
     page.close()
+
+
+LOUDNESS = """async () => {
+  const context = new AudioContext();
+  const analyser = context.createAnalyser();
+  context.createMediaStreamSource(document.getElementById('voice').srcObject).connect(analyser);
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  const samples = new Float32Array(analyser.fftSize);
+  analyser.getFloatTimeDomainData(samples);
+  await context.close();
+  return Math.hypot(...samples) / Math.sqrt(samples.length);
+}"""
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_the_machines_microphone_moves_the_lips_and_is_heard(
+    chrome: BrowserContext, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real device of PortAudio, the server as a process, the page as OBS would open it; no browser microphone."""
+    sounds = SoundServer(tmp_path)
+    sounds.start()
+    for name in ("PULSE_SERVER", "PULSE_SOURCE", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, sounds.env[name])
+    with server("--config", str(profile), "--mic", "pulse") as where:
+        page = overlay(chrome, where.partition("/#")[0], "?session=mic&background=%23ffffff")
+        page.set_viewport_size({"width": 256, "height": 256})
+        live(page)
+
+        def mouth() -> float:
+            return mouth_opening(shot(page)[..., :3].astype(np.uint8))
+
+        def until(so: Callable[[], bool]) -> None:
+            for _ in range(200):
+                if so():
+                    return
+                page.wait_for_timeout(100)
+            pytest.fail("never")
+
+        until(lambda: mouth() > 0.4)
+        assert page.evaluate(LOUDNESS) > 0.05, "the tone is heard"
+        sounds.stop()
+        until(lambda: mouth() < 0.1)
+        assert page.evaluate("document.body.dataset.phase") == "live", "a lost microphone ends no session"
+        sounds.start()
+        until(lambda: mouth() > 0.4)
+        page.close()
+    sounds.stop()
 
 
 SCENE = """() => {

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from server.local_mic import Block, LocalMic, MicDevice, MicError, choose, liste
 from server.mailbox import Packet
 from svp_stream.config import ROOT
 from tests.fakes.microphones import HZ, FakeMicrophones
+from tests.fakes.sound_server import SoundServer, missing
 
 USB = MicDevice(3, "USB Podcast Mic: Audio (hw:1,0)", 1, 48_000)
 HEAD = MicDevice(5, "USB Headset: Audio (hw:2,0)", 2, 44_100)
@@ -176,49 +174,10 @@ stream.close()
 """
 
 
-class SoundServer:
-    """PulseAudio without a sound card: a sink that goes nowhere, whose monitor is the microphone."""
-
-    def __init__(self, folder: Path) -> None:
-        home = folder / "home"
-        home.mkdir()
-        self.env = {
-            **os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(folder), "PULSE_SOURCE": "stage.monitor",
-            "PULSE_SERVER": f"unix:{folder}/native",
-        }  # fmt: skip
-        self._modules = (
-            f"module-native-protocol-unix socket={folder}/native auth-anonymous=1",
-            "module-null-sink sink_name=stage rate=48000", "module-sine sink=stage frequency=440",
-        )  # fmt: skip
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        loads = [part for module in self._modules for part in ("-L", module)]
-        self._process = subprocess.Popen(
-            ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", *loads], env=self.env,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(timeout=20)
-            self._process = None
-
-
-@pytest.fixture
-def sound_server(tmp_path: Path) -> Iterator[SoundServer]:
-    if shutil.which("pulseaudio") is None:
-        pytest.skip("needs pulseaudio and libasound2-plugins (no sound card, no microphone otherwise)")
-    if not Path("/usr/share/alsa/alsa.conf.d/50-pulseaudio.conf").exists():
-        pytest.skip("needs libasound2-plugins: ALSA does not know PulseAudio")
-    server = SoundServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
-def test_a_real_sound_server_is_heard_lost_and_found_again(sound_server: SoundServer) -> None:
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_real_sound_server_is_heard_lost_and_found_again(tmp_path: Path) -> None:
+    sound_server = SoundServer(tmp_path)
+    sound_server.start()
     with subprocess.Popen(
         [sys.executable, "-c", RECORD], env=sound_server.env, cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
@@ -231,3 +190,4 @@ def test_a_real_sound_server_is_heard_lost_and_found_again(sound_server: SoundSe
         sound_server.start()
         assert recorder.stdout.readline().strip() == "back"
         assert recorder.wait(20) == 0
+    sound_server.stop()
