@@ -37,8 +37,7 @@ def matte(frame: Frame) -> Bytes:
     """The frame's matte, uint8 [H, W], its ends cleared of the decoder's traces; all 255 where the frame has none."""
     if frame.alpha is None:
         return np.full(frame.rgb.shape[:2], 255, np.uint8)
-    cleaned: Bytes = _STRETCH[frame.alpha]
-    return cleaned
+    return _STRETCH.take(frame.alpha)
 
 
 def plain(frame: Frame, background: Background | None = None) -> Bytes:
@@ -63,7 +62,7 @@ def packed(frame: Frame) -> Bytes:
     else:
         around = _enlarged(spread(frame.rgb, alpha == 255), height, width)
         out[:height] = _over(frame.rgb, alpha, around)
-    out[height:] = alpha[..., None]
+    _fill(out[height:], alpha)
     return out
 
 
@@ -82,9 +81,16 @@ def spread(rgb: Bytes, known: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -
     step = slice(None, None, LOOK)
     weights = known[step, step]
     sums = np.empty((*weights.shape, 4), np.float32)
-    np.multiply(rgb[step, step], weights[..., None], out=sums[..., :3], casting="unsafe")
-    sums[..., 3] = weights
+    sums[..., :3] = rgb[step, step]
+    sums[..., 3] = 1
+    sums *= weights[..., None]
     return _pulled(_summed(sums, CELL // LOOK))
+
+
+def _fill(out: Bytes, grey: Bytes) -> None:
+    """The same in all three colours: plane by plane, a broadcast takes three times as long."""
+    for colour in range(3):
+        out[..., colour] = grey
 
 
 def _summed(grid: Float32, side: int) -> Float32:
@@ -123,7 +129,8 @@ def _enlarged(cells: Float32, height: int, width: int) -> Bytes:
 
 def _over(rgb: Bytes, alpha: Bytes, behind: Bytes) -> Bytes:
     """The person of `rgb` over `behind`, without the backdrop that it was drawn over."""
-    solid = np.repeat(np.where(alpha == 255, np.uint8(255), np.uint8(0)).reshape(-1), 3).reshape(rgb.shape)
+    solid = np.empty_like(rgb)
+    _fill(solid, np.where(alpha == 255, np.uint8(255), np.uint8(0)))
     out: Bytes = behind ^ ((rgb ^ behind) & solid)  # `where`, at twice its speed
     clear = alpha == 0
     at = np.flatnonzero((alpha > 0) & (alpha < 255))
