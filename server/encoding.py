@@ -30,6 +30,7 @@ KEY_GAP_S: Final = 0.5
 UP_GAP_S: Final = 5.0
 STEP: Final = 1.25
 """A wish further away than this factor is worth opening libvpx anew."""
+BUFFER_S: Final = 0.3
 LEVEL_31_BLOCKS: Final = 3600
 _TIME_BASE: Final = Fraction(1, TICKS_PER_SECOND)
 
@@ -132,6 +133,9 @@ class H264:
         codec = self._codec
         if codec is None or (codec.width, codec.height) != (picture.width, picture.height):
             codec = self._codec = self._open(picture)
+            encoded = _encoded(codec, picture, key)
+            codec.bit_rate = self._bits
+            return encoded
         return _encoded(codec, picture, key)
 
     def retune(self, bits_per_second: int) -> None:
@@ -141,10 +145,11 @@ class H264:
             self._codec.bit_rate = bits_per_second
 
     def _open(self, picture: av.VideoFrame) -> av.VideoCodecContext:
-        codec = _context("libx264", picture, self._bits)
+        # x264 follows a changed bit rate only where it began at a constant one (rate = maxrate, with a buffer model),
+        # and never goes above that one: so it begins at the ceiling, for one picture
+        codec = _context("libx264", picture, self._ceiling)
         codec.max_b_frames = 0
-        # x264 follows a changed bit rate only where it has a buffer model: a ceiling and half a second of it
-        rates = {"maxrate": str(self._ceiling), "bufsize": str(self._ceiling // 2)}
+        rates = {"maxrate": str(self._ceiling), "bufsize": str(int(self._bits * BUFFER_S))}
         options = {"preset": "ultrafast", "tune": "zerolatency", **rates}
         if picture.width * picture.height <= LEVEL_31_BLOCKS * 256:
             options["level"] = "31"

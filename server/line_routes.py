@@ -33,14 +33,14 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def wished(
+async def wished(
     avatar: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
     style: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
     strength: Annotated[float | None, Query(ge=0, le=2, allow_inf_nan=False)] = None,
     temperature: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
     echo: bool = False,
 ) -> Wish:
-    """The wish in a query."""
+    """The wish in a query (a coroutine, so that no thread is taken for it)."""
     return Wish(avatar=avatar, style=style, strength=strength, temperature=temperature, echo=echo)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import numpy as np
 import pytest
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
 
 from server.live import Limits
 from tests.fakes.engines import FakeStages, Faults, read_loudness, read_number
@@ -232,3 +233,46 @@ async def test_ice_servers_are_told_in_links(monkeypatch: pytest.MonkeyPatch) ->
         response = await publisher.post()
         assert response.headers.get_list("link") == links
         await publisher.hang_up()
+
+
+async def test_what_receivers_report_reaches_the_encoder() -> None:
+    async with open_house() as house, client(house) as http:
+        staged = (await http.post("/v1/sessions", json={})).json()["id"]
+        watcher = Watcher(http, of=staged, codec="h264", voice=False)
+        await watcher.connect()
+        await watcher.see(3)
+        (encoding,) = house.signaling.live(staged).pictures.encodings
+        (receiver,) = watcher.connection.getReceivers()
+        (ssrc,) = receiver._RTCRtpReceiver__active_ssrc
+        keys = encoding.keys
+        for _ in range(5):  # a receiver repeats what is not heard
+            await receiver._send_rtcp_pli(ssrc)
+        await until(lambda: encoding.keys == keys + 1, "key frame")
+        estimate = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=1, media_ssrc=0, fci=pack_remb_fci(333_000, [ssrc]))
+        bits: list[int] = []
+
+        async def told() -> bool:
+            await receiver._send_rtcp(estimate)
+            await watcher.see(1)
+            bits.append(encoding.bits)
+            return 320_000 < bits[-1] < 340_000
+
+        assert any([await told() for _ in range(10)]), f"the encoder follows: {bits}"
+        await watcher.see(10)
+        assert encoding.keys <= keys + 2, "five wishes within half a second are one or two key frames, a rate is none"
+        await watcher.hang_up()
+
+
+async def test_connections_are_bounded() -> None:
+    limits = Limits(connect_s=5.0, silence_s=2.0, stats_s=0.5, connections=1)
+    async with open_house(limits=limits) as house, client(house) as http:
+        publisher = Publisher(http)
+        await publisher.connect()
+        watcher = Watcher(http, of=publisher.session)
+        refused = await watcher.post()
+        assert refused.status_code == 503 and "1 connection at a time" in refused.json()["error"]
+        caller = Caller(http)
+        assert (await caller.post()).status_code == 503
+        assert len(house.signaling.registry) == 1, "the session made for the call is gone again"
+        for line in (watcher, caller, publisher):
+            await line.hang_up()

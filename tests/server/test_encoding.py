@@ -53,13 +53,19 @@ def test_every_picture_comes_back_at_once_and_as_it_was(name: str) -> None:
         assert read_number(picture.to_ndarray(format="rgb24").astype(np.uint8)) == number, "no delay, no ghosts"
 
 
-def test_h264_changes_its_rate_while_it_runs_without_a_key_frame() -> None:
-    codec = open_codec("h264", 1_500_000, 1_500_000)
-    high, keys = spent(codec, 0, 75)
-    codec.retune(400_000)
-    low, more_keys = spent(codec, 75, 75)
-    assert keys == [0] and more_keys == []
-    assert low < 0.5 * high and high > 1_000_000
+def test_h264_follows_a_rate_down_at_once_and_up_without_a_key_frame() -> None:
+    codec, first = open_codec("h264", 1_000_000, 1_500_000), 0
+    used: dict[int, list[float]] = {}
+    for wish in (1_000_000, 250_000, 1_500_000, 100_000):
+        codec.retune(wish)
+        early, keys = spent(codec, first, 38)
+        late, more_keys = spent(codec, first + 38, 75)
+        used[wish] = [early, late]
+        assert keys + more_keys == ([0] if first == 0 else []), "only the first picture is a key frame"
+        first += 113
+    for wish in (250_000, 100_000):
+        assert used[wish][0] < 3 * wish and used[wish][1] < 1.3 * wish, used
+    assert 0.7 * 1_000_000 < used[1_000_000][1] < 1_150_000 and 1_200_000 < used[1_500_000][1] < 1_600_000, used
 
 
 def test_vp8_changes_its_rate_by_a_key_frame() -> None:

@@ -53,7 +53,7 @@ async def serve() -> None:
     """Until standard input ends."""
     server = uvicorn.Server(uvicorn.Config(HOUSE.app, port=0, log_config=None, access_log=False, loop="asyncio"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.05)
     sys.stdout.write(f"{server.servers[0].sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
