@@ -5,6 +5,8 @@
  * Remembers: the connection and its secret URL. Candidates go with the offer: a viewer has few of them.
  */
 
+import { iceServers } from "./whip.js";
+
 const GATHER_MS = 1500;
 
 export class WhepError extends Error {
@@ -43,7 +45,7 @@ export class Viewer {
   async watch(session, layout) {
     const path = `/v1/whep/${encodeURIComponent(session)}`;
     const told = await ask(path, this.token, { method: "OPTIONS" });
-    const connection = new RTCPeerConnection({ iceServers: iceServers(told.headers.get("Link")) });
+    const connection = new RTCPeerConnection({ iceServers: iceServers(told.headers.get("Link") ?? "") });
     this.connection = connection;
     connection.addEventListener("track", ({ track, receiver }) => {
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
@@ -105,25 +107,6 @@ export async function ask(path, token, init = {}) {
   }
   if (!response.ok) throw new WhepError(response.status, await response.text().catch(() => response.statusText));
   return response;
-}
-
-/**
- * The ICE servers of a `Link` header: `<turn:host>; rel="ice-server"; username="u"; credential="c"` (RFC 9725, 4.6).
- * @param {string | null} link
- * @returns {RTCIceServer[]}
- */
-export function iceServers(link) {
-  const servers = [];
-  for (const [, urls, rest] of (link ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,]+))*)/g)) {
-    const given = Object.fromEntries(
-      [...(rest ?? "").matchAll(/([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,]+))/g)].map(
-        ([, key, quoted, bare]) => [key, quoted === undefined ? bare : quoted.replaceAll(/\\(.)/g, "$1")],
-      ),
-    );
-    if (given.rel !== "ice-server" || !urls) continue;
-    servers.push({ urls, ...(given.username ? { username: given.username, credential: given.credential } : {}) });
-  }
-  return servers;
 }
 
 /** @param {RTCPeerConnection} connection */

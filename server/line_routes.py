@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from server import ice, whip
+from server import whip
 from server.signaling import Created, Signaling, Wish
 from server.whip import WhipError
 
@@ -44,12 +44,6 @@ async def wished(
     return Wish(avatar=avatar, style=style, strength=strength, temperature=temperature, echo=echo)
 
 
-def ice_links() -> list[str]:
-    """`Link` headers that name STUN and TURN servers (RFC 9725 section 4.6), none where none are set up."""
-    links = getattr(ice, "link_headers", None)
-    return [] if links is None else list(links())
-
-
 def line_routes(signaling: Signaling) -> APIRouter:
     """All of them."""
     router = APIRouter(prefix="/v1")
@@ -57,14 +51,14 @@ def line_routes(signaling: Signaling) -> APIRouter:
     for resource in ("/call/{secret}", "/whip/{secret}", "/whep/{session}/{secret}"):
         _add_resource(router, resource, signaling)
     for endpoint in ("/call", "/whip", "/whep/{session}"):
-        _add_options(router, endpoint)
+        _add_options(router, endpoint, signaling)
     return router
 
 
 def _add_posts(router: APIRouter, signaling: Signaling) -> None:
     @router.post("/call", status_code=201)
     async def call(request: Request, wish: Annotated[Wish, Depends(wished)]) -> Response:
-        return _created(await signaling.call(await _offer(request), wish))
+        return _created(await signaling.call(await _offer(request), wish), signaling)
 
     @router.post("/whip", status_code=201)
     async def publish(
@@ -72,11 +66,11 @@ def _add_posts(router: APIRouter, signaling: Signaling) -> None:
         wish: Annotated[Wish, Depends(wished)],
         session: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Response:
-        return _created(await signaling.whip(await _offer(request), wish, session))
+        return _created(await signaling.whip(await _offer(request), wish, session), signaling)
 
     @router.post("/whep/{session}", status_code=201)
     async def watch(session: str, request: Request, layout: Literal["plain", "packed"] = "plain") -> Response:
-        return _created(await signaling.whep(session, await _offer(request), layout))
+        return _created(await signaling.whep(session, await _offer(request), layout), signaling)
 
 
 def _add_resource(router: APIRouter, path: str, signaling: Signaling) -> None:
@@ -97,11 +91,11 @@ def _add_resource(router: APIRouter, path: str, signaling: Signaling) -> None:
     _forbid(router, path, ("PATCH", "DELETE"))
 
 
-def _add_options(router: APIRouter, path: str) -> None:
+def _add_options(router: APIRouter, path: str, signaling: Signaling) -> None:
     @router.options(path, status_code=204)
     async def options() -> Response:
         response = Response(status_code=204, headers={"Accept-Post": whip.SDP_TYPE, "Allow": "POST, OPTIONS"})
-        return _linked(response)
+        return _linked(response, signaling)
 
     _forbid(router, path, ("POST", "OPTIONS"))
 
@@ -122,12 +116,13 @@ async def _offer(request: Request) -> bytes:
     return await read_body(request, whip.MAX_SDP_BYTES)
 
 
-def _created(made: Created) -> Response:
+def _created(made: Created, signaling: Signaling) -> Response:
     headers = {"Location": made.location, "ETag": made.etag, "X-Session": made.id}
-    return _linked(Response(made.sdp, 201, headers, media_type=whip.SDP_TYPE))
+    return _linked(Response(made.sdp, 201, headers, media_type=whip.SDP_TYPE), signaling)
 
 
-def _linked(response: Response) -> Response:
-    for link in ice_links():
+def _linked(response: Response, signaling: Signaling) -> Response:
+    """The response, naming the STUN and TURN servers (RFC 9725 section 4.6)."""
+    for link in signaling.paths.link_headers():
         response.headers.append("Link", link)
     return response

@@ -226,8 +226,8 @@ async def test_endpoints_and_resources_say_what_they_take() -> None:
 
 async def test_ice_servers_are_told_in_links(monkeypatch: pytest.MonkeyPatch) -> None:
     links = ['<stun:a.example:3478>; rel="ice-server"', '<turn:b.example:3478>; rel="ice-server"; username="u"']
-    monkeypatch.setattr("server.ice.link_headers", lambda: links, raising=False)
     async with open_house() as house, client(house) as http:
+        monkeypatch.setattr(house.signaling.paths, "link_headers", lambda: links)
         assert (await http.options("/v1/whip")).headers.get_list("link") == links
         publisher = Publisher(http)
         response = await publisher.post()
