@@ -1,7 +1,7 @@
 """The person before another background, and the packing of colour and matte into one opaque picture.
 
 In: a `Frame` (the person over the engine's own backdrop, with a matte). Out: uint8 [H, W, 3], or [2H, W, 3] packed.
-Remembers: a `Background` keeps its picture cut to the last sizes. Latency: none; 0.5-1 ms at 256x256.
+Remembers: a `Background` keeps its picture cut to the last sizes. Latency: none; 1-2 ms at 256x256.
 
 Where the matte is partial the frame shows a mixture, C = aF + (1-a)B. The backdrop B is read off the frame itself:
 spread from the pixels that show nothing else, so every engine's backdrop will do. C - (1-a)B is then the person alone,
