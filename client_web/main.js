@@ -4,6 +4,7 @@
  * In: clicks and keys. Out: a call. Remembers: the call in progress.
  */
 
+import { BackdropPad } from "./backdrop.js";
 import { CallError } from "./failures.js";
 import { Mic } from "./mic.js";
 import { Peer } from "./peer.js";
@@ -15,6 +16,8 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const stage = new Stage();
 const stats = new Stats(stage.video);
 const pad = new StylePad((order) => peer?.control.send(order.type, order));
+
+const backdrop = new BackdropPad(token, (color) => peer?.control.send("background", { color }), (words) => stage.notice(words));
 
 /** @type {Peer | null} */
 let peer = null;
@@ -85,6 +88,10 @@ function hear(event) {
   else if (event.type === "state") stage.speak(event.state === "speaking");
   else if (event.type === "welcome" || event.type === "style" || event.type === "avatar") {
     pad.acknowledge(event);
+    if (event.type === "welcome") backdrop.begin(event);
+    stage.notice("");
+  } else if (event.type === "background") {
+    backdrop.acknowledge(event.background);
     stage.notice("");
   } else if (event.type === "draining") {
     stage.notice(`The server is going down: the call ends within ${Math.ceil(event.seconds)} s.`);

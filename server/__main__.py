@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -20,8 +21,12 @@ import uvicorn
 from server import logs, seams, tls
 from server.house import House
 from server.ice import Ice, is_loopback
+from server.local_mic import DEFAULT, choose, listed
+from server.port_audio import PortAudio
+from server.presenter import Filming, Presenter
 from server.security import guard, with_token
 from server.studio import build_studio
+from server.virtual_camera import VirtualCamera
 from svp_stream.config import Config, check, load_config
 from svp_stream.errors import SvpError
 
@@ -60,7 +65,8 @@ class Announcing(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            typer.echo(f"open {page_url(self._settings, port)}")
+            self._house.url = page_url(self._settings, port)
+            typer.echo(f"open {self._house.url}")
 
 
 def page_url(settings: Config, port: int, page: str = "") -> str:
@@ -96,30 +102,62 @@ def main(
         str | None, typer.Option("--tls", help="auto (a certificate of our own making), or CERT.pem,KEY.pem.")
     ] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
+    background: Annotated[str | None, typer.Option(help="Behind the person: '#rrggbb' or a picture.")] = None,
+    mic: Annotated[str | None, typer.Option(help="Stage a session fed by this machine's microphone: [DEVICE].")] = None,
+    list_mics: Annotated[bool, typer.Option("--list-mics", help="List this machine's microphones and end.")] = False,
+    camera: Annotated[str | None, typer.Option(help="Show the avatar as a virtual camera: [DEVICE].")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[Literal["text", "json"], typer.Option(help="Lines for people or for machines.")] = "text",
 ) -> None:
     """Serve the avatar: speak into a browser, and it speaks with you."""
     try:
         logs.configure(log_level, log_format)
+        if list_mics:
+            typer.echo(listed(PortAudio().devices()))
+            raise typer.Exit
         settings = overridden(
             load_config(config),
             server={"host": host, "port": port, "capacity": capacity, "budget": budget, "token": token},
             model={"engine": engine, "avatar": avatar},
             style={"default": style},
-        )
+            media={"background": background},
+        )  # fmt: skip
         settings = tls.settled(settings, tls_files, datetime.now(UTC))
         settings = settings.model_copy(update={"server": with_token(settings.server)})
         house = House(
             build_studio(settings), guard(settings.server), capacity=settings.server.capacity,
             media=settings.media, echo=echo_voice, settings=settings.server, paths=Ice(settings.ice),
         )  # fmt: skip
+        present(house, settings, mic, camera)
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_WRONG) from None
     if is_loopback(settings.server.host):
         seams.gather_loopback()
     raise typer.Exit(serve(house, settings))
+
+
+def present(house: House, settings: Config, mic: str | None, camera: str | None) -> None:
+    """What a presenter at this machine asks for; raises `MicError`, `ConfigError` for devices that are not there."""
+    if mic is not None:
+        microphones = PortAudio()
+        choose(microphones.devices(), mic)
+        where = house.signaling, house.readiness
+        house.companions.append(Presenter(*where, microphones, mic, lambda: house.url, typer.echo).run)
+    if camera is not None:
+        device = VirtualCamera(camera, settings.media.size or house.studio.engine.size)
+        typer.echo(f"camera {device.device}", err=True)
+        house.companions.append(Filming(house.signaling, device).run)
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """The command line with `default` for each device that is asked for without a name (`--mic --port 9000`)."""
+    out = []
+    for argument, after in zip(arguments, [*arguments, "-"][1:], strict=True):
+        out.append(argument)
+        if argument in ("--mic", "--camera") and after.startswith("-"):
+            out.append(DEFAULT)
+    return out
 
 
 def serve(house: House, settings: Config) -> int:
@@ -150,4 +188,5 @@ def serve(house: House, settings: Config) -> int:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = with_values(sys.argv[1:])
     typer.run(main)

@@ -76,6 +76,13 @@ class EchoOrder(_Order):
     on: bool
 
 
+class BackgroundOrder(_Order):
+    """Stand before a colour; null: the engine's own picture. A picture comes by HTTP (see `backdrop`)."""
+
+    type: Literal["background"] = "background"
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None
+
+
 class Ping(_Order):
     """Answered at once by `pong` with the same `t`."""
 
@@ -83,9 +90,10 @@ class Ping(_Order):
     t: Annotated[float, Field(allow_inf_nan=False)] | int = 0
 
 
-Order = StyleOrder | AvatarOrder | MuteOrder | EchoOrder | Ping
+Order = StyleOrder | AvatarOrder | MuteOrder | EchoOrder | BackgroundOrder | Ping
 _KNOWN: Final[dict[str, type[Order]]] = {
-    "style": StyleOrder, "avatar": AvatarOrder, "mute": MuteOrder, "echo": EchoOrder, "ping": Ping,
+    "style": StyleOrder, "avatar": AvatarOrder, "mute": MuteOrder, "echo": EchoOrder, "background": BackgroundOrder,
+    "ping": Ping,
 }
 
 

@@ -3,9 +3,9 @@
 In: messages of data channels, orders by HTTP. Out: orders for the inference thread, events for every listener
 (`control` says their form). Remembers: the listeners, the manner that the session is set to, mute and echo.
 
-Every order is answered: `style`, `avatar`, `mute`, `echo` after it has taken effect, `pong`, or `error`. Changes are
-told to all, with the `id` of the order only to the one who gave it; `pong` and refusals go to that one alone. Events
-for a channel that is not open or not drained are left out.
+Every order is answered: `style`, `avatar`, `mute`, `echo`, `background` after it has taken effect, `pong`, or `error`.
+Changes are told to all, with the `id` of the order only to the one who gave it; `pong` and refusals go to that one
+alone. Events for a channel that is not open or not drained are left out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from aiortc import RTCDataChannel
 from aiortc.exceptions import InvalidStateError
 
 from server import control
-from server.control import AvatarOrder, ControlError, EchoOrder, MuteOrder, Order, Ping, StyleOrder
+from server.control import AvatarOrder, BackgroundOrder, ControlError, EchoOrder, MuteOrder, Order, Ping, StyleOrder
+from server.feed import PictureFeed
 from server.studio import Manner, Studio
 from server.worker import Seat, Street, Worker
 from svp_stream.clock import ticks_to_ms
 from svp_stream.errors import CapacityError, SvpError
 from svp_stream.packets import SpeechState
+from svp_stream.pipeline.compose import Background
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,9 @@ class Desk:
     """Takes the orders of one session."""
 
     def __init__(
-        self, id: str, key: str, studio: Studio, worker: Worker, seat: Seat, manner: Manner, *, echo: bool
-    ) -> None:
+        self, id: str, key: str, studio: Studio, worker: Worker, seat: Seat, manner: Manner, pictures: PictureFeed, *,
+        echo: bool,
+    ) -> None:  # fmt: skip
         self.manner = manner
         self.speaking = False
         self.echo = echo
@@ -50,6 +53,7 @@ class Desk:
         self._studio = studio
         self._worker = worker
         self._seat = seat
+        self._pictures = pictures
         self._listeners: tuple[Listener, ...] = ()
         self._loop = asyncio.get_running_loop()
 
@@ -67,6 +71,7 @@ class Desk:
             "welcome",
             {
                 "session": self._id, **self.manner.told(), "echo": self.echo, "muted": self.muted,
+                "background": told(self._pictures.background),
                 "street_latency_ms": ticks_to_ms(self._seat.street.latency),
             },
         )  # fmt: skip
@@ -97,6 +102,14 @@ class Desk:
         self.manner = manner
         self._tell(lambda street: street.set_style(request), "style", order, asker, **manner.told())
         return manner
+
+    def order_background(
+        self, background: Background | None, order: BackgroundOrder | None = None, asker: Listener | None = None
+    ) -> None:
+        """What stands behind the person from the next picture on; None: the engine's own picture."""
+        self._pictures.background = background
+        answer = order or BackgroundOrder(color=None)
+        self._answer("background", answer, asker, background=told(background))
 
     def tell(self, kind: str, **fields: Any) -> None:
         """An event for everybody."""
@@ -142,6 +155,8 @@ class Desk:
             case EchoOrder(on=on):
                 self.echo = on
                 self._answer("echo", order, asker, on=on)
+            case BackgroundOrder(color=color):
+                self.order_background(None if color is None else Background.of_colour(color), order, asker)
 
     def _order_avatar(self, order: AvatarOrder, name: str, asker: Listener) -> None:
         self.manner = Manner(name, self.manner.weights, self.manner.strength, self.manner.temperature)
@@ -181,3 +196,8 @@ class Desk:
             channel.send(control.write(kind, **fields))
         except (ConnectionError, InvalidStateError):
             logger.debug("session %s: the channel closed before %s could leave", self._key, kind)
+
+
+def told(background: Background | None) -> str | None:
+    """A background as an event says it: `#rrggbb`, `picture`, or None for the engine's own."""
+    return background.told if background is not None else None

@@ -23,7 +23,7 @@ from server.pacing import MediaClock, Spacing, Thinning
 from server.press import Press
 from svp_stream.clock import FRAME_TICKS, ticks_to_ms
 from svp_stream.config import Media
-from svp_stream.packets import Bytes, Frame
+from svp_stream.packets import Frame
 from svp_stream.pipeline import compose
 
 logger = logging.getLogger(__name__)
@@ -251,8 +251,8 @@ class PictureFeed:
     def __init__(self, clock: MediaClock, press: Press, media: Media) -> None:
         self.press = press
         self.media = media
-        self.background: Bytes | None = None
-        """What stands behind the person in the layout "plain"; may be replaced at any time, never written to."""
+        self.background: compose.Background | None = None
+        """What stands behind the person in the layout "plain"; may be replaced at any time."""
         self.made = 0
         self._clock = clock
         self._loop = asyncio.get_running_loop()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -62,6 +63,10 @@ class House:
         self.metrics.watch_paths(self.signaling.paths.problems)
         rates = Rates(settings.posts_per_minute, max(MIN_BURST, settings.posts_per_minute // 4))
         rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard, rates, uploads, self.census)
+        self.companions: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What runs beside the server from its start to its end; each handles its own failures."""
+        self.url: str | None = None
+        """Where the page is, once the server listens."""
         self.app: FastAPI = create_app(rooms, self.lifespan)
 
     @asynccontextmanager
@@ -72,10 +77,14 @@ class House:
         self.press.start()
         warming = asyncio.create_task(self._warm(), name="warm")
         looking = asyncio.create_task(self._look(), name="look")
+        beside = [asyncio.create_task(companion(), name="companion") for companion in self.companions]
         try:
             yield
         finally:
             gc.unfreeze()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self.signaling.shut()
             warming.cancel()
             looking.cancel()

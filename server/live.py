@@ -30,6 +30,7 @@ from server.voice_track import VoiceFeed
 from server.worker import Seat, Street, Worker
 from svp_stream.clock import TICKS_PER_SECOND
 from svp_stream.config import Media
+from svp_stream.pipeline.compose import Background
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Backstage:
     media: Media
     limits: Limits
     paths: Ice = field(default_factory=Ice)
+    background: Background | None = None
 
 
 class SourceTaken(Exception):
@@ -117,6 +119,7 @@ class Live:
         self.source: Source | None = None
         self.clock = MediaClock(time.monotonic())
         self.pictures = PictureFeed(self.clock, back.press, back.media)
+        self.pictures.background = back.background
         voice = VoiceLine(VOICE_LINE_TICKS)
         self.voice = VoiceFeed(self.clock, voice, street.latency, back.media.audio_kbps * 1000)
         self.seat = Seat(
@@ -125,7 +128,7 @@ class Live:
             on_failure=lambda error: self.pictures.post(lambda: self._fail(error)),
         )  # fmt: skip
         self.seat.key = key
-        self.desk = Desk(id, key, back.studio, back.worker, self.seat, manner, echo=echo)
+        self.desk = Desk(id, key, back.studio, back.worker, self.seat, manner, self.pictures, echo=echo)
         self.report = Report(self.seat, self.pictures, self.voice)
         self._limits, self._metrics, self._paths = back.limits, back.metrics, back.paths
         self._on_closed = on_closed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,7 @@ from server.whip import Fragment, WhipError
 from server.worker import Worker
 from svp_stream.config import Media
 from svp_stream.errors import CapacityError, SvpError
+from svp_stream.pipeline.backdrop import background_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,8 @@ class Signaling:
         self.registry: Registry[Live] = Registry(capacity)
         self.lines: Registry[Peer] = Registry(limits.connections, noun="connection")
         self.paths = paths or Ice()
-        self._back = Backstage(studio, worker, press, metrics, media, limits, self.paths)
+        background = background_of(media.background, Path())
+        self._back = Backstage(studio, worker, press, metrics, media, limits, self.paths, background)
         self._readiness = readiness
         self._echo = echo
         self._admission = admission or Admission(auto=False)

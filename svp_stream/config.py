@@ -129,6 +129,7 @@ class Media(Section):
     audio_kbps: Annotated[int, Field(ge=6, le=510)] = 48
     size: Annotated[int, Field(ge=64, le=1024, multiple_of=16)] | None = None
     fps: Annotated[float, Field(ge=1, le=60)] | None = None
+    background: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class Model(Section):
@@ -211,6 +212,10 @@ def load_config(path: Path | None = None) -> Config:
         return Config()
     config = load_yaml(path, Config)
     here = path.resolve().parent
+    background = config.media.background
+    if background is not None and not background.startswith("#"):
+        media = config.media.model_copy(update={"background": str(here / background)})
+        config = config.model_copy(update={"media": media})
     return config.model_copy(
         update={name: _rooted(getattr(config, name), here) for name in ("server", "model", "style")}
     )

@@ -7,7 +7,18 @@ import math
 
 import pytest
 
-from server.control import AvatarOrder, ControlError, EchoOrder, MuteOrder, Order, Ping, StyleOrder, parse, write
+from server.control import (
+    AvatarOrder,
+    BackgroundOrder,
+    ControlError,
+    EchoOrder,
+    MuteOrder,
+    Order,
+    Ping,
+    StyleOrder,
+    parse,
+    write,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +30,8 @@ from server.control import AvatarOrder, ControlError, EchoOrder, MuteOrder, Orde
         ('{"type":"style","v":1,"name":"warm","mood":"new"}', StyleOrder(name="warm")),
         ('{"type":"avatar","v":1,"name":"ada"}', AvatarOrder(name="ada")),
         ('{"type":"mute","v":1,"on":true}', MuteOrder(on=True)),
+        ('{"type":"background","v":1,"color":"#00Ff00"}', BackgroundOrder(color="#00Ff00")),
+        ('{"type":"background","v":1,"color":null,"id":1}', BackgroundOrder(color=None, id=1)),
         ('{"type":"echo","v":1,"on":false,"id":"x"}', EchoOrder(on=False, id="x")),
         ('{"type":"ping","v":1,"t":12.5}', Ping(t=12.5)),
         ('{"type":"dance","v":1}', None),
