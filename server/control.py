@@ -10,6 +10,7 @@ ignored as far as it is unknown; a malformed one raises `ControlError`, whose wo
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -28,14 +29,16 @@ class ControlError(Exception):
     """The message cannot be read; the words say which field and what would be right."""
 
 
-class _Order(BaseModel):
+class Identified(BaseModel):
+    """What every order has; fields that are not known here are ignored."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     id: str | int | None = None
     """Whatever the sender chose; comes back in the answer."""
 
 
-class StyleOrder(_Order):
+class StyleOrder(Identified):
     """Speak in a preset or in a blend of presets. Absent fields stay as they are."""
 
     type: Literal["style"] = "style"
@@ -55,28 +58,28 @@ class StyleOrder(_Order):
         return self
 
 
-class AvatarOrder(_Order):
+class AvatarOrder(Identified):
     """Show another person."""
 
     type: Literal["avatar"] = "avatar"
     name: Name
 
 
-class MuteOrder(_Order):
+class MuteOrder(Identified):
     """While on, the microphone is taken for silence."""
 
     type: Literal["mute"] = "mute"
     on: bool
 
 
-class EchoOrder(_Order):
+class EchoOrder(Identified):
     """While on, the caller hears the own voice, in step with the lips."""
 
     type: Literal["echo"] = "echo"
     on: bool
 
 
-class Ping(_Order):
+class Ping(Identified):
     """Answered at once by `pong` with the same `t`."""
 
     type: Literal["ping"] = "ping"
@@ -95,6 +98,11 @@ def _no_constants(name: str) -> Any:
 
 def parse(text: str | bytes) -> Order | None:
     """One message; None when its type is not known to us. Raises `ControlError`."""
+    return read(text, _KNOWN)
+
+
+def read(text: str | bytes, known: Mapping[str, type[M]]) -> M | None:
+    """One message of the types in `known`; None for any other type. Raises `ControlError`."""
     if isinstance(text, bytes):
         raise ControlError("messages are text, this one is binary")
     if len(text) > MAX_MESSAGE_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_MESSAGE_BYTES:
@@ -110,7 +118,7 @@ def parse(text: str | bytes) -> Order | None:
         raise ControlError("'type' is missing or not a string")
     if not isinstance(version, int) or isinstance(version, bool):
         raise ControlError(f"'v' is missing or not an integer; this server speaks version {VERSION}")
-    model = _KNOWN.get(kind)
+    model = known.get(kind)
     if model is None:
         return None
     if version != VERSION:
