@@ -21,7 +21,7 @@ from server.pacing import Intake, MediaClock
 from svp_stream.clock import FRAME_RATE_HZ, TICKS_PER_SECOND
 from svp_stream.packets import AudioChunk, Frame, SpeechState
 from svp_stream.pipeline.budget import Budget
-from svp_stream.pipeline.engine import StyleRequest
+from svp_stream.pipeline.engine import Hushing, StyleRequest
 from svp_stream.pipeline.meter import Meter, StageTimes
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,14 @@ class Seat:
         """The wall time at which there is something to do even if nothing comes in."""
         return self.intake.idle_due_s()
 
+    def hush(self) -> None:
+        """An interrupt, from the loop: sound that nobody has seen or heard yet is forgotten, wherever it waits.
+
+        Picture and voice fall silent at the same media time. Wake the worker after it.
+        """
+        self.inbox.clear()
+        self.orders.put(self._hush)
+
     def turn(self, now_s: float, allowance_ms: float) -> bool:
         """Work for at most `TURN_PACKETS`; whether there was anything to do."""
         orders = self.orders.take(ORDERS)
@@ -122,6 +130,9 @@ class Seat:
                 self._push(chunk, due_s, allowance_ms)
                 packets = [Packet(now_s, 0, chunk.samples)]
         return bool(orders or packets)
+
+    def _hush(self, street: Street) -> None:
+        self._voice.cut(street.hush() if isinstance(street, Hushing) else self.intake.fed)
 
     def _push(self, chunk: AudioChunk, due_s: float, allowance_ms: float) -> None:
         """Feeds one chunk that could have been fed from `due_s` on, and lets the ladder judge what it cost."""
