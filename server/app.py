@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Respons
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from server import whip
+from server import agents, whip
 from server.control import ControlError, StyleOrder, validated
 from server.health import Metrics, Readiness
 from server.live import SourceTaken
@@ -62,6 +62,7 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     app.include_router(_health(rooms))
     for router in (_metrics(rooms.metrics), _call(rooms.signaling), _lists(rooms)):
         app.include_router(router, dependencies=[Depends(guarded)])
+    app.include_router(agents.routes(rooms.signaling, rooms.guard, rooms.metrics))
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")
     return app
 
