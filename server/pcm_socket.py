@@ -168,10 +168,14 @@ class Agent:
         while True:
             await asyncio.sleep(max(0.0, self._playout.due_s() - time.monotonic()))
             now_s, pts = time.monotonic(), self._playout.pts
-            packets, events = self._playout.step(now_s, max(0, WAITING_PACKETS - len(self._live.seat.inbox)))
+            packets, events = self._playout.step(now_s, self._room())
             for number, samples in enumerate(packets):
                 source.deliver(Packet(now_s, pts + number * PACKET_TICKS, samples))
             self._tell(events)
+
+    def _room(self) -> int:
+        """How many packets the session takes now: none before it has begun, few while its thread is busy."""
+        return max(0, WAITING_PACKETS - len(self._live.seat.inbox)) if self._live.begun else 0
 
     async def _write(self) -> Verdict:
         while True:

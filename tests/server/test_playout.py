@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from server.pacing import Intake, MediaClock
 from server.pcm_wire import Backpressure, Interrupted, PlaybackFinished, PlaybackStarted, Refused
 from server.playout import MAX_SEGMENTS, PACKET_S, PREBUFFER_TICKS, Bounds, Playout, PlayoutEvent
 from svp_stream.packets import Float32
@@ -357,3 +358,34 @@ class ExactlyOnce(RuleBasedStateMachine):
 
 TestExactlyOnce = ExactlyOnce.TestCase
 TestExactlyOnce.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("jitter_s", [0.0, 0.005, 0.02, 0.05])
+def test_the_intake_takes_it_whole_and_the_media_clock_keeps_time(jitter_s: float) -> None:
+    """A loop that wakes late: nothing is dropped, nothing is put in between, media time stays with wall time."""
+    rng = np.random.default_rng(2)
+    playout, now_s = Playout(DELAY_S), 50.0
+    clock = MediaClock(now_s)
+    intake = Intake(clock)
+    heard: list[Float32] = []
+    playout.start(24_000, "a")
+    playout.feed(now_s, np.full(24_000 * 20, 16_384, np.int16))
+    playout.end()
+    wake_s = now_s
+    while now_s < 72.0:
+        idle_s = intake.idle_due_s()
+        if idle_s < wake_s:
+            now_s = max(now_s, idle_s)
+            heard += [chunk.samples for chunk in intake.idle(now_s)]
+            continue
+        now_s = max(now_s, wake_s)
+        pts = playout.pts
+        for number, packet in enumerate(playout.step(now_s)[0]):
+            heard += [chunk.samples for chunk in intake.hear(now_s, pts + 960 * number, packet)]
+        wake_s = playout.due_s() + float(rng.uniform(0, jitter_s))
+    sound = np.concatenate(heard)
+    loud = np.flatnonzero(np.abs(sound) > 0.2)
+    assert len(loud) == pytest.approx(20 * 48_000, abs=100), "all of it"
+    assert loud[-1] - loud[0] == pytest.approx(20 * 48_000, abs=100), "without a hole"
+    assert intake.dropped == 0
+    assert abs(clock.at(now_s) - (now_s - 50.0) * 48_000) < 0.06 * 48_000
