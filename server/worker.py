@@ -92,6 +92,7 @@ class Seat:
         self._on_state = on_state
         self._frames = frames
         self._voice = voice
+        self._hush_asked = False
         self._spent_s = 0.0
         self._times: Mapping[str, StageTimes] = {}
         self._times_at_s = 0.0
@@ -110,10 +111,12 @@ class Seat:
         Picture and voice fall silent at the same media time. Wake the worker after it.
         """
         self.inbox.clear()
-        self.orders.put(self._hush)
+        self._hush_asked = True
 
     def turn(self, now_s: float, allowance_ms: float) -> bool:
         """Work for at most `TURN_PACKETS`; whether there was anything to do."""
+        if self._hush_asked:
+            self._hush()
         orders = self.orders.take(ORDERS)
         for order in orders:
             order(self.street)
@@ -131,8 +134,9 @@ class Seat:
                 packets = [Packet(now_s, 0, chunk.samples)]
         return bool(orders or packets)
 
-    def _hush(self, street: Street) -> None:
-        self._voice.cut(street.hush() if isinstance(street, Hushing) else self.intake.fed)
+    def _hush(self) -> None:
+        self._hush_asked = False
+        self._voice.cut(self.street.hush() if isinstance(self.street, Hushing) else self.intake.fed)
 
     def _push(self, chunk: AudioChunk, due_s: float, allowance_ms: float) -> None:
         """Feeds one chunk that could have been fed from `due_s` on, and lets the ladder judge what it cost."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket
@@ -13,6 +15,7 @@ from starlette.websockets import WebSocket
 from server.health import Metrics
 from server.live import Live
 from server.pcm_socket import EVENTS, Agent, Patience
+from server.playout import Bounds
 from server.signaling import Wish
 from tests.fakes.agents import speech
 from tests.fakes.peers import until
@@ -128,3 +131,38 @@ async def test_a_session_that_ends_waits_for_no_agent() -> None:
         async with asyncio.timeout(1.0):
             await live.close("enough")
         await asyncio.wait_for(task, 4.0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_hostile_agent_breaks_nothing_and_every_start_still_ends_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    async with open_house() as house:
+        live, metrics, wire = await house.signaling.stage(Wish()), Metrics(1), Wire()
+        agent = Agent(await wire.open(), live, metrics, Bounds(2.0, 1.0, 0.5), Patience(malformed=10_000))
+        task = asyncio.create_task(agent.run())
+        starts = 0
+        for _ in range(250):
+            match int(rng.integers(0, 9)):
+                case 0 | 1:
+                    wire.order("start", rate_hz=int(rng.choice([16_000, 24_000, 48_000])), segment=str(starts))
+                    starts += 1
+                case 2:
+                    wire.order("end")
+                case 3:
+                    wire.order("interrupt", id=int(rng.integers(9)))
+                case 4 | 5 | 6:
+                    wire.say(rng.bytes(int(rng.integers(0, 5000))))
+                case 7:
+                    wire.say(bytes(int(rng.integers(1 << 20, 2 << 20))))
+                case _:
+                    wire.order("start", rate_hz=int(rng.integers(0, 99_999)), segment="x" * int(rng.integers(1, 300)))
+            if rng.random() < 0.05:
+                await asyncio.sleep(float(rng.uniform(0, 0.05)))
+            if rng.random() < 0.002:
+                wire.say(rng.bytes(60).decode("latin-1"))
+        await until(wire.incoming.empty, "read messages")
+        wire.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        await asyncio.wait_for(task, 3.0)
+        assert wire.code is None and live.source is None
+        ends = re.findall(rb"svp_playback_finished_total{.*} ([0-9.]+)", metrics.exposition())
+        assert sum(map(float, ends)) == starts
