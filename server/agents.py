@@ -23,6 +23,7 @@ from server.whip import WhipError
 def routes(signaling: Signaling, guard: Guard, metrics: Metrics) -> APIRouter:
     """`/v1/sessions/{id}/audio`."""
     router = APIRouter(prefix="/v1/sessions")
+    counts = pcm_socket.Counts(metrics.registry)
 
     @router.websocket("/{session}/audio")
     async def audio(socket: WebSocket, session: str) -> None:
@@ -40,7 +41,7 @@ def routes(signaling: Signaling, guard: Guard, metrics: Metrics) -> APIRouter:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
                 await pcm_socket.dismiss(socket, pcm_socket.Verdict(pcm_wire.NO_SESSION, str(error)))
             return
-        await pcm_socket.serve(socket, live, metrics)
+        await pcm_socket.serve(socket, live, counts)
 
     return router
 

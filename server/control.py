@@ -29,16 +29,14 @@ class ControlError(Exception):
     """The message cannot be read; the words say which field and what would be right."""
 
 
-class Identified(BaseModel):
-    """What every order has; fields that are not known here are ignored."""
-
+class _Order(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     id: str | int | None = None
     """Whatever the sender chose; comes back in the answer."""
 
 
-class StyleOrder(Identified):
+class StyleOrder(_Order):
     """Speak in a preset or in a blend of presets. Absent fields stay as they are."""
 
     type: Literal["style"] = "style"
@@ -58,28 +56,28 @@ class StyleOrder(Identified):
         return self
 
 
-class AvatarOrder(Identified):
+class AvatarOrder(_Order):
     """Show another person."""
 
     type: Literal["avatar"] = "avatar"
     name: Name
 
 
-class MuteOrder(Identified):
+class MuteOrder(_Order):
     """While on, the microphone is taken for silence."""
 
     type: Literal["mute"] = "mute"
     on: bool
 
 
-class EchoOrder(Identified):
+class EchoOrder(_Order):
     """While on, the caller hears the own voice, in step with the lips."""
 
     type: Literal["echo"] = "echo"
     on: bool
 
 
-class Ping(Identified):
+class Ping(_Order):
     """Answered at once by `pong` with the same `t`."""
 
     type: Literal["ping"] = "ping"

@@ -29,16 +29,16 @@ class Metrics:
             "svp_latency_seconds", "Mean delay from sound to picture, one observation a call and second",
             buckets=LATENCY_BUCKETS_S, registry=registry,
         )  # fmt: skip
-        self.agents = Gauge("svp_agents", "Voice agents connected", registry=registry)
-        self.playback = Counter(
-            "svp_playback_finished", "Segments of agents, by how they ended", ["how"], registry=registry
-        )  # fmt: skip
-        self.refused_sound = Counter("svp_agent_refused_seconds", "Sound of agents beyond the bound", registry=registry)
         Gauge("svp_capacity", "Calls that fit at a time", registry=registry).set(capacity)
 
     def exposition(self) -> bytes:
         """The text that a scrape gets."""
         return generate_latest(self._registry)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where rooms register figures of their own."""
+        return self._registry
 
 
 @dataclass(slots=True)

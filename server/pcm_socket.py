@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from server import pcm_wire
 from server.control import Ping
-from server.health import Metrics
 from server.live import Live, Source, SourceTaken
 from server.mailbox import Packet
 from server.pacing import PACKET_TICKS
@@ -56,6 +56,18 @@ class Patience:
     malformed: int = 64
 
 
+class Counts:
+    """What all agents of a server come to; made once for each registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.agents = Gauge("svp_agents", "Voice agents connected", registry=registry)
+        self.turned_away = Counter("svp_agents_turned_away", "Agents who found the session taken", registry=registry)
+        self.playback = Counter(
+            "svp_playback_finished", "Segments of agents, by how they ended", ["how"], registry=registry
+        )  # fmt: skip
+        self.refused_s = Counter("svp_agent_refused_seconds", "Sound of agents beyond the bound", registry=registry)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Why a socket ends; without a `code` it has gone already."""
@@ -68,12 +80,12 @@ class Agent:
     """One agent at one session. `run` serves it; a session that ends calls `close` (it is a `live.Attached`)."""
 
     def __init__(
-        self, socket: WebSocket, live: Live, metrics: Metrics, bounds: Bounds | None = None,
+        self, socket: WebSocket, live: Live, counts: Counts, bounds: Bounds | None = None,
         patience: Patience | None = None,
     ) -> None:  # fmt: skip
         self._socket = socket
         self._live = live
-        self._metrics = metrics
+        self._counts = counts
         self._patience = patience or Patience()
         street = live.seat.street.latency
         self._street_ms = ticks_to_ms(street)
@@ -94,13 +106,13 @@ class Agent:
             self._live.attach(self)
             leave = self._live.desk.listen(self._hear)
             verdict = Verdict(None, "its socket has failed")
-            self._metrics.agents.inc()
+            self._counts.agents.inc()
             try:
                 self._welcome()
                 verdict = await self._serve(source)
             finally:
                 leave()
-                self._metrics.agents.dec()
+                self._counts.agents.dec()
                 self._cut(source, verdict)
         finally:
             source.release()
@@ -192,14 +204,14 @@ class Agent:
         """Queue events; an agent with too many unread ones is let go."""
         for event in events:
             if isinstance(event, PlaybackFinished):
-                self._metrics.playback.labels("interrupted" if event.interrupted else "whole").inc()
+                self._counts.playback.labels("interrupted" if event.interrupted else "whole").inc()
             try:
                 self._events.put_nowait(event)
             except asyncio.QueueFull:
                 self._end(pcm_wire.NOT_READING, f"{EVENTS} events wait to be read")
         refused = self._playout.refused_ticks
         if refused > self._refused_ticks:
-            self._metrics.refused_sound.inc((refused - self._refused_ticks) / TICKS_PER_SECOND)
+            self._counts.refused_s.inc((refused - self._refused_ticks) / TICKS_PER_SECOND)
             self._refused_ticks = refused
 
     def _welcome(self) -> None:
@@ -249,11 +261,11 @@ async def dismiss(socket: WebSocket, verdict: Verdict) -> None:
     await socket.close(verdict.code, verdict.words.encode()[:REASON_BYTES].decode(errors="ignore"))
 
 
-async def serve(socket: WebSocket, live: Live, metrics: Metrics) -> None:
+async def serve(socket: WebSocket, live: Live, counts: Counts) -> None:
     """One accepted socket from its first message to its last."""
     try:
-        await Agent(socket, live, metrics).run()
+        await Agent(socket, live, counts).run()
     except (SourceTaken, CapacityError) as error:
-        metrics.refused.labels("409").inc()
+        counts.turned_away.inc()
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
             await dismiss(socket, Verdict(pcm_wire.TAKEN, str(error)))

@@ -42,10 +42,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from server import control
-from server.control import ControlError, Identified, Ping
+from server.control import ControlError, Ping
 
 RATES_HZ: Final = (16_000, 24_000, 48_000)
 MAX_AUDIO_BYTES: Final = 1 << 20
@@ -70,7 +70,14 @@ class WireError(Exception):
         self.code = code
 
 
-class Start(Identified):
+class _Order(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    id: str | int | None = None
+    """Whatever the agent chose; comes back in the answer, where there is one."""
+
+
+class Start(_Order):
     """A segment begins; one that is still open ends."""
 
     type: Literal["start"] = "start"
@@ -78,13 +85,13 @@ class Start(Identified):
     segment: Segment | None = None
 
 
-class End(Identified):
+class End(_Order):
     """The open segment is complete."""
 
     type: Literal["end"] = "end"
 
 
-class Interrupt(Identified):
+class Interrupt(_Order):
     """Forget all that was started and has not been heard to its end."""
 
     type: Literal["interrupt"] = "interrupt"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from server.health import Metrics
 from server.live import Live
-from server.pcm_socket import EVENTS, Agent, Patience
+from server.pcm_socket import EVENTS, Agent, Counts, Patience
 from server.playout import Bounds
 from server.signaling import Wish
 from tests.fakes.agents import speech
@@ -58,7 +58,7 @@ class Wire:
 
 
 async def agent_at(live: Live, wire: Wire, **patience: float) -> asyncio.Task[None]:
-    agent = Agent(await wire.open(), live, Metrics(1), patience=Patience(**patience))  # type: ignore[arg-type]
+    agent = Agent(await wire.open(), live, Counts(CollectorRegistry()), patience=Patience(**patience))  # type: ignore[arg-type]
     return asyncio.create_task(agent.run())
 
 
@@ -137,8 +137,8 @@ async def test_a_session_that_ends_waits_for_no_agent() -> None:
 async def test_a_hostile_agent_breaks_nothing_and_every_start_still_ends_once(seed: int) -> None:
     rng = np.random.default_rng(seed)
     async with open_house() as house:
-        live, metrics, wire = await house.signaling.stage(Wish()), Metrics(1), Wire()
-        agent = Agent(await wire.open(), live, metrics, Bounds(2.0, 1.0, 0.5), Patience(malformed=10_000))
+        live, wire, registry = await house.signaling.stage(Wish()), Wire(), CollectorRegistry()
+        agent = Agent(await wire.open(), live, Counts(registry), Bounds(2.0, 1.0, 0.5), Patience(malformed=10_000))
         task = asyncio.create_task(agent.run())
         starts = 0
         for _ in range(250):
@@ -164,5 +164,5 @@ async def test_a_hostile_agent_breaks_nothing_and_every_start_still_ends_once(se
         wire.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
         await asyncio.wait_for(task, 3.0)
         assert wire.code is None and live.source is None
-        ends = re.findall(rb"svp_playback_finished_total{.*} ([0-9.]+)", metrics.exposition())
+        ends = re.findall(rb"svp_playback_finished_total{.*} ([0-9.]+)", generate_latest(registry))
         assert sum(map(float, ends)) == starts
