@@ -92,10 +92,10 @@ class Seat:
         self._on_state = on_state
         self._frames = frames
         self._voice = voice
-        self._hush_asked = False
         self._spent_s = 0.0
         self._times: Mapping[str, StageTimes] = {}
         self._times_at_s = 0.0
+        self._hush_asked = False
 
     def times(self) -> Mapping[str, StageTimes]:
         """Milliseconds by stage, at most a second old: a snapshot that the thread itself took."""
