@@ -77,6 +77,7 @@ async def test_interrupt_to_rest(monkeypatch: pytest.MonkeyPatch, engine: str) -
     count = int(os.environ.get("SVP_INTERRUPTS", "25"))
     house = House(studio(engine), Guard(None, local=True), capacity=1)
     rng = np.random.default_rng(5)
+    said: list[float] = []
     sent: list[float] = []
     async with house.lifespan(house.app), open_port(house) as port:
         await until(lambda: house.readiness.warm, "warm engine", 240)
@@ -87,6 +88,7 @@ async def test_interrupt_to_rest(monkeypatch: pytest.MonkeyPatch, engine: str) -
             sound, rate_hz = voice(engine)
             await viewer.see(20)
             for n in range(count):
+                said.append(time.monotonic())
                 await agent.say(sound, str(n), rate_hz)
                 await agent.event("playback_started", segment=str(n))
                 await asyncio.sleep(0.5 + rng.uniform(0, 0.8))
@@ -97,24 +99,27 @@ async def test_interrupt_to_rest(monkeypatch: pytest.MonkeyPatch, engine: str) -
             finished = agent.told("playback_finished")
             await agent.hang_up()
             await viewer.hang_up()
-    figures = measured(engine, viewer, sent)
+    figures = measured(engine, viewer, said, sent)
     sys.stdout.write("\n" + json.dumps(figures) + "\n")
     assert [e["segment"] for e in finished] == [str(n) for n in range(count)]
     assert all(e["interrupted"] for e in finished)
     assert figures["mouth_ms_p95"] < 1000 * STAYS_S
 
 
-def measured(engine: str, viewer: Caller, sent: list[float]) -> dict[str, Any]:
+def measured(engine: str, viewer: Caller, said: list[float], sent: list[float]) -> dict[str, Any]:
     seen, values = np.array([p.at_s for p in viewer.pictures]), openings(engine, viewer.pictures)
     heard = np.array([s.at_s for s in viewer.sounds])
     loud = np.array([float(np.abs(s.samples).max()) for s in viewer.sounds])
     mouth = np.array([rest_ms(seen, values, REST[engine], at) for at in sent])
     voices = np.array([rest_ms(heard, loud, 0.03, at) for at in sent])
-    before = [float(values[(seen > at - 0.5) & (seen <= at)].max(initial=0.0)) for at in sent]
+    was_open = np.array([values[seen <= at][-1] >= REST[engine] for at in sent])
+    begins = np.array([seen[(seen > at) & (values >= REST[engine])][:1].min(initial=np.inf) - at for at in said])
     return {
         "engine": engine, "interrupts": len(sent), "load": os.getloadavg()[0],
         "mouth_ms_p50": float(np.median(mouth)), "mouth_ms_p95": float(np.percentile(mouth, 95)),
         "mouth_ms_max": float(mouth.max()), "over_200": int((mouth > 200).sum()),
         "voice_ms_p50": float(np.median(voices)), "voice_ms_p95": float(np.percentile(voices, 95)),
-        "open_before_p50": float(np.median(before)), "fps": len(seen) / float(seen[-1] - seen[0]),
+        "caught_open": int(was_open.sum()), "caught_open_ms_p50": float(np.median(mouth[was_open])),
+        "caught_open_ms_p95": float(np.percentile(mouth[was_open], 95)),
+        "start_to_open_ms_p50": float(1000 * np.median(begins)), "fps": len(seen) / float(seen[-1] - seen[0]),
     }  # fmt: skip
