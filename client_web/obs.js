@@ -44,7 +44,7 @@ async function chosen() {
   /** @type {{sessions: {id: string, seconds: number, source: string | null, state: string}[]}} */
   const { sessions } = await (await ask("/v1/sessions", token)).json();
   const [newest] = sessions
-    .filter((one) => one.state !== "closing" && (named !== "mic" || one.source === "local mic"))
+    .filter((one) => one.state !== "closing" && (named !== "mic" || one.source === "mic"))
     .sort((one, other) => one.seconds - other.seconds);
   if (!newest) throw new WhepError(404, "there is no session");
   return newest.id;

@@ -22,6 +22,7 @@ from server import logs, seams, tls
 from server.house import House
 from server.ice import Ice, is_loopback
 from server.local_mic import DEFAULT, choose, listed
+from server.pcm_wire import MAX_AUDIO_BYTES
 from server.port_audio import PortAudio
 from server.presenter import Filming, Presenter
 from server.security import guard, with_token
@@ -32,6 +33,8 @@ from svp_stream.errors import SvpError
 
 EXIT_WRONG = 2
 EXIT_TAKEN = 3
+AGENT_PING_S = 5.0
+"""An agent that answers no WebSocket ping for so long has gone, though its connection has not."""
 
 
 class Announcing(uvicorn.Server):
@@ -171,6 +174,10 @@ def serve(house: House, settings: Config) -> int:
             ssl_keyfile=settings.server.tls_key,
             log_config=None,
             access_log=False,
+            ws_max_size=2 * MAX_AUDIO_BYTES,
+            ws_ping_interval=AGENT_PING_S,
+            ws_ping_timeout=AGENT_PING_S,
+            ws_per_message_deflate=False,
             loop="asyncio",
             timeout_graceful_shutdown=5,
             server_header=False,

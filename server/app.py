@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from server import backdrop, uploads, whip
+from server import agents, backdrop, uploads, whip
 from server.control import ControlError, StyleOrder, validated
 from server.gate import Gate, public_paths
 from server.health import Census, Metrics, Readiness
@@ -73,6 +73,7 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
     for router in (
         _health(rooms), _metrics(rooms), line_routes(rooms.signaling), _lists(rooms),
         uploads.router(rooms.uploads, read_body), backdrop.backdrops(rooms.signaling), backdrop.overlay(PAGES),
+        agents.routes(rooms.signaling, rooms.guard, rooms.metrics),
     ):  # fmt: skip
         app.include_router(router)
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")

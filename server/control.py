@@ -10,6 +10,7 @@ ignored as far as it is unknown; a malformed one raises `ControlError`, whose wo
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -103,6 +104,11 @@ def _no_constants(name: str) -> Any:
 
 def parse(text: str | bytes) -> Order | None:
     """One message; None when its type is not known to us. Raises `ControlError`."""
+    return read(text, _KNOWN)
+
+
+def read(text: str | bytes, known: Mapping[str, type[M]]) -> M | None:
+    """One message of the types in `known`; None for any other type. Raises `ControlError`."""
     if isinstance(text, bytes):
         raise ControlError("messages are text, this one is binary")
     if len(text) > MAX_MESSAGE_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_MESSAGE_BYTES:
@@ -118,7 +124,7 @@ def parse(text: str | bytes) -> Order | None:
         raise ControlError("'type' is missing or not a string")
     if not isinstance(version, int) or isinstance(version, bool):
         raise ControlError(f"'v' is missing or not an integer; this server speaks version {VERSION}")
-    model = _KNOWN.get(kind)
+    model = known.get(kind)
     if model is None:
         return None
     if version != VERSION:

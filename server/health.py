@@ -161,6 +161,11 @@ class Metrics:
         """The text that a scrape gets."""
         return generate_latest(self._registry)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where rooms register figures of their own."""
+        return self._registry
+
 
 @dataclass(slots=True)
 class Strain:

@@ -94,9 +94,10 @@ class Source:
             live.worker.wake()
 
     def drop_pending(self) -> None:
-        """Forget sound that the model has not heard; silence takes its place."""
+        """An interrupt: sound that no viewer has seen or heard yet is forgotten; silence takes its place."""
         if self._live is not None:
-            self._live.seat.inbox.clear()
+            self._live.seat.hush()
+            self._live.worker.wake()
 
     def release(self) -> None:
         """Make room for another source; idempotent."""

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from svp_stream.audio.pcm import FADE_TICKS
 from svp_stream.packets import AudioChunk, Float32
 
 T = TypeVar("T")
@@ -92,6 +93,17 @@ class VoiceLine:
             at = (start + np.arange(len(samples))) % size
             self._ring[at] = samples
             self._end = chunk.end
+
+    def cut(self, pts: int) -> None:
+        """Silence from `pts` to where the line has come, after a fade of 5 ms that ends there."""
+        size = len(self._ring)
+        with self._lock:
+            first = max(pts - FADE_TICKS, self._end - size, 0)
+            if first >= self._end:
+                return
+            at = np.arange(first, self._end) % size
+            fade = np.clip((pts - np.arange(first, self._end)) / FADE_TICKS, 0.0, 1.0)
+            self._ring[at] *= fade.astype(np.float32)
 
     def read(self, pts: int, ticks: int) -> Float32:
         """float32 [ticks] from `pts`; silence where the line does not reach (yet, or any more)."""

@@ -24,7 +24,7 @@ from svp_stream.pipeline.compose import Background
 
 logger = logging.getLogger(__name__)
 
-SOURCE: Final = "local mic"
+SOURCE: Final = "mic"
 LOOK_S: Final = 0.2
 AGAIN_S: Final = 2.0
 

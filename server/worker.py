@@ -23,7 +23,7 @@ from server.pacing import Intake, MediaClock
 from svp_stream.clock import FRAME_RATE_HZ, TICKS_PER_SECOND
 from svp_stream.packets import AudioChunk, Frame, SpeechState
 from svp_stream.pipeline.budget import Budget
-from svp_stream.pipeline.engine import StyleRequest
+from svp_stream.pipeline.engine import Hushing, StyleRequest
 from svp_stream.pipeline.meter import Meter, StageTimes
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class Seat:
         self._spent_s = 0.0
         self._times: Mapping[str, StageTimes] = {}
         self._times_at_s = 0.0
+        self._hush_asked = False
 
     def times(self) -> Mapping[str, StageTimes]:
         """Milliseconds by stage, at most a second old: a snapshot that the thread itself took."""
@@ -112,8 +113,18 @@ class Seat:
         """The wall time at which there is something to do even if nothing comes in."""
         return self.intake.idle_due_s()
 
+    def hush(self) -> None:
+        """An interrupt, from the loop: sound that nobody has seen or heard yet is forgotten, wherever it waits.
+
+        Picture and voice fall silent at the same media time. Wake the worker after it.
+        """
+        self.inbox.clear()
+        self._hush_asked = True
+
     def turn(self, now_s: float, allowance_ms: float) -> bool:
         """Work for at most `TURN_PACKETS`; whether there was anything to do."""
+        if self._hush_asked:
+            self._hush()
         orders = self.orders.take(ORDERS)
         for order in orders:
             order(self.street)
@@ -130,6 +141,10 @@ class Seat:
                 self._push(chunk, due_s, allowance_ms)
                 packets = [Packet(now_s, 0, chunk.samples)]
         return bool(orders or packets)
+
+    def _hush(self) -> None:
+        self._hush_asked = False
+        self._voice.cut(self.street.hush() if isinstance(self.street, Hushing) else self.intake.fed)
 
     def _push(self, chunk: AudioChunk, due_s: float, allowance_ms: float) -> None:
         """Feeds one chunk that could have been fed from `due_s` on, and lets the ladder judge what it cost."""

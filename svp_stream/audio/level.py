@@ -96,6 +96,10 @@ class LevelStream:
         self._timeline.close()
         return self._finish()
 
+    def hush(self) -> None:
+        """The unfinished frame becomes silence."""
+        self._state.partial = np.zeros_like(self._state.partial)
+
     def reset(self) -> None:
         """Forget the voice and the time."""
         self._timeline.reset()

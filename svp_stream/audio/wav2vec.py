@@ -299,6 +299,13 @@ class Wav2VecStream:
         self._pending = np.pad(self._pending, (0, whole - len(self._pending)))
         return self._drain()
 
+    def hush(self) -> Float32:
+        """The unfinished frame becomes silence; returns the tokens [2, d] that a frame of silence would have now."""
+        self._pending = np.zeros_like(self._pending)
+        with torch.inference_mode():
+            tokens, _ = self._step(torch.zeros(1, self._encoder.config.window), self._state)
+        return np.array(tokens[0].numpy())
+
     def _drain(self) -> list[AudioTokens]:
         config, ready = self._encoder.config, []
         done = 0

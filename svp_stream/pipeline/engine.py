@@ -7,7 +7,7 @@ Remembers: in the stream only. Latency: declared by the stream.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from svp_stream.packets import AudioChunk, Float32, Frame, SpeechState
 
@@ -49,6 +49,15 @@ class FaceStream(Protocol):
 
     def set_avatar(self, name: str) -> None:
         """Change the person shown; raises `EngineError` for an unknown name."""
+        ...
+
+
+@runtime_checkable
+class Hushing(Protocol):
+    """A stream that can forget sound it has heard and not yet shown, so that an interrupt need not wait for it."""
+
+    def hush(self) -> int:
+        """That sound becomes silence; returns the tick from which pictures show none of it."""
         ...
 
 

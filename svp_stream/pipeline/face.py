@@ -134,6 +134,17 @@ class MiniFace:
         st.levels.extend(st.level.flush())
         return self._drain(0)
 
+    def hush(self) -> int:
+        """What was heard and not shown becomes silence; returns the `pts` of the next frame, the first without it."""
+        st = self._state
+        silence = st.ears.hush()
+        for i in range(st.behind, len(st.tokens)):
+            st.tokens[i] = replace(st.tokens[i], tokens=silence)
+        st.level.hush()
+        st.levels = deque(replace(level, rms=0.0, stress=0.0) for level in st.levels)
+        st.picture = None  # so that the ladder does not repeat an open mouth
+        return st.tokens[st.behind].pts if st.behind < len(st.tokens) else self._next_pts()
+
     def silence(self, pts: int, frames: int) -> list[Frame]:
         """Push `frames` frames of silence at `pts` and flush."""
         samples = np.zeros(frames * FRAME_TICKS // SAMPLE_TICKS, np.float32)

@@ -208,6 +208,13 @@ class NoopFace:
             frames.append(self._make())
         return frames
 
+    def hush(self) -> int:
+        """What was heard and not shown becomes silence; returns the `pts` of the next frame, the first without it."""
+        st = self._state
+        st.powers = [0.0] * len(st.powers)
+        st.tail = np.zeros_like(st.tail)
+        return st.next_pts or 0
+
     def flush(self) -> list[Frame]:
         """The last frames; a frame that has begun is completed with silence."""
         st = self._state

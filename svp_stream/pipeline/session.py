@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from svp_stream.audio.speech import SpeechDetector, SpeechRule
 from svp_stream.audio.vad import Vad
 from svp_stream.clock import MODEL_RATE_HZ, WIRE_RATE_HZ, ms_to_ticks, ticks_per_sample
 from svp_stream.packets import AudioChunk, Float32, Frame, SpeechState
-from svp_stream.pipeline.engine import Engine, StyleRequest
+from svp_stream.pipeline.engine import Engine, Hushing, StyleRequest
 from svp_stream.pipeline.meter import Meter, Timed, WallClock
 
 FILL_TICKS = ms_to_ticks(2000)
@@ -64,6 +65,7 @@ class Session:
 
     def _begin(self) -> None:
         self._due: int | None = None
+        self._silent_until = 0
         self._held: Float32 = np.zeros(0, dtype=np.float32)
         self._held_pts = 0
         self._states: deque[SpeechState] = deque(maxlen=_STATES_KEPT)
@@ -126,6 +128,18 @@ class Session:
         self.meter.frames(len(frames))
         return frames
 
+    def hush(self) -> int:
+        """Sound that was heard and is not shown yet becomes silence.
+
+        Returns the tick from which pictures show none of it: the next frame's, or the end of the sound where the
+        engine cannot forget. Who speaks is told a little later, as after any silence.
+        """
+        self._held = np.zeros_like(self._held)
+        self._silent_until = (self._due or 0) + self._resampler.latency
+        if isinstance(self._face, Hushing):
+            return self._face.hush()
+        return self._due or 0
+
     def reset(self) -> None:
         """As newly made: first avatar and style, full effort; the meter starts again too."""
         self.avatar, self.style = self._first
@@ -151,6 +165,9 @@ class Session:
         return frames
 
     def _hear(self, chunk: AudioChunk) -> list[Frame]:
+        rest = -(-(self._silent_until - chunk.pts) // _STEP)
+        if rest > 0:  # what the resampler still held when its sound was to be forgotten
+            chunk = replace(chunk, samples=np.where(np.arange(len(chunk.samples)) < rest, 0.0, chunk.samples))
         if self._vad is not None:
             with self.meter.span("vad"):
                 windows = self._vad.push(chunk)

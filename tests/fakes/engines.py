@@ -103,6 +103,11 @@ class FakeStreet:
         states, self._states = self._states, []
         return states
 
+    def hush(self) -> int:
+        self._sound = np.zeros_like(self._sound)
+        self._loudness[self._number :] = [0.0] * (len(self._loudness) - self._number)
+        return self._number * FRAME_TICKS
+
     def set_style(self, style: StyleRequest) -> None:
         self.styles.append(style)
 
