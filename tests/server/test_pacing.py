@@ -20,7 +20,7 @@ from server.pacing import (
     Spacing,
     Thinning,
 )
-from svp_stream.clock import TICKS_PER_SECOND
+from svp_stream.clock import TICKS_PER_SECOND, ms_to_ticks
 from svp_stream.packets import AudioChunk
 
 TONE = np.full(960, 0.5, np.float32)
@@ -73,6 +73,36 @@ def test_a_burst_after_a_network_stall_does_not_run_ahead_of_time() -> None:
     assert intake.fed - intake.clock.at(0.7) <= LEAD_TICKS and intake.dropped >= 20
     steady = [len(intake.hear(0.7 + (i - 34) * 0.02, i * 960, TONE)) for i in range(35, 100)]
     assert sum(steady) >= 60, "after the burst the microphone is heard again"
+
+
+@pytest.mark.parametrize("step", [0.05, -0.05])
+def test_the_clock_follows_when_all_sound_comes_later_or_earlier(step: float) -> None:
+    """A jitter buffer that holds 50 ms more (or less): within two seconds and a half media time is in step again."""
+    intake = Intake(MediaClock(0.0))
+    lags, at = [], 0.0
+    for i in range(400):
+        at = (i + 1) * 0.02 + (step if i >= 100 else 0.0) + (0.06 if step < 0 else 0.0)
+        chunks = intake.hear(at, i * 960, TONE)
+        lags.append(intake.clock.at(at) - chunks[-1].end)
+    assert max(abs(lag) for lag in lags[250:]) <= ms_to_ticks(1) and intake.filled <= 3 * 960 + 1
+    assert intake.dropped == 0
+
+
+def test_a_slow_sender_makes_no_silence() -> None:
+    """A sound card slow by 1000 ppm for ten minutes: 600 ms behind in all, never a millisecond at once."""
+    intake, late = Intake(MediaClock(0.0)), 1.001
+    for i in range(30_000):
+        intake.hear((i + 1) * 0.02 * late, i * 960, TONE)
+    assert intake.filled <= 1 and intake.dropped == 0
+    assert intake.behind(600 * late) <= ms_to_ticks(1)
+
+
+def test_jitter_does_not_push_the_clock_about() -> None:
+    intake = Intake(MediaClock(0.0))
+    rng = np.random.default_rng(0)
+    for i in range(1000):
+        intake.hear((i + 1) * 0.02 + rng.uniform(0, 0.015), i * 960, TONE)
+    assert abs(intake.behind(20.02) - 960) <= ms_to_ticks(5)
 
 
 def test_sound_thrown_away_by_us_lets_media_time_stand_still() -> None:
