@@ -35,6 +35,8 @@ PATIENCE_S: Final = 0.080
 MOST_CONCEALED: Final = ms_to_ticks(60)
 """Longer holes are left as silence: nobody can guess a syllable."""
 LATE_FOR_GOOD_S: Final = 0.2
+OUTAGE_S: Final = 0.2
+"""When nothing has come for so long, what comes in so long afterwards may have been held up."""
 BOUND: Final = 64
 """Packets held at most: 160 ms of the shortest frames that Opus has."""
 MOST_DROPOUT: Final = 3000
@@ -95,9 +97,9 @@ class Spread:
         self.base_s = ordered[0]
         self.delay_s = ordered[int(QUANTILE * (len(ordered) - 1) + 0.5)] - self.base_s
 
-    def bears(self, transit_s: float, hold_s: float) -> bool:
-        """Whether a packet is in time to be played, or the first."""
-        return not self._transits or transit_s <= self.base_s + hold_s + PATIENCE_S
+    def bears(self, transit_s: float, patience_s: float) -> bool:
+        """Whether a packet is slower than the fastest by no more than that, or the first."""
+        return not self._transits or transit_s <= self.base_s + patience_s
 
     def clear(self) -> None:
         """Begin anew."""
@@ -132,6 +134,8 @@ class JitterBuffer:
         self._shift = 0
         self._played: deque[int] = deque(maxlen=BOUND)
         self._late_since_s: float | None = None
+        self._arrived_s: float | None = None
+        self._outage_until_s = 0.0
         self.hold_s = 0.0
         self.tally = tally or Tally()
 
@@ -153,7 +157,7 @@ class JitterBuffer:
             index = self._begin(number, timestamp)
         self._timestamp = unwrap(timestamp, self._timestamp, 32)
         packet = _Held(self._timestamp * self._scale + self._shift, ticks, payload)
-        self._adapt(now_s - packet.media / TICKS_PER_SECOND)
+        self._adapt(now_s, now_s - packet.media / TICKS_PER_SECOND)
         if index < self._next:
             if index in self._played:
                 self.tally.duplicate += 1
@@ -207,8 +211,15 @@ class JitterBuffer:
             self.tally.overflown += 1
         self.tally.deepest = max(self.tally.deepest, len(self._held))
 
-    def _adapt(self, transit_s: float) -> None:
-        if self._spread.bears(transit_s, self.hold_s):  # an outage is not jitter: what it held up says nothing
+    def _adapt(self, now_s: float, transit_s: float) -> None:
+        """Measures a packet, but what an outage has held up: that is not jitter."""
+        if self._arrived_s is not None and now_s - self._arrived_s > OUTAGE_S:
+            self._outage_until_s = now_s + OUTAGE_S
+            self._late_since_s = None
+        self._arrived_s = now_s
+        patience_s = FREE_S if now_s < self._outage_until_s else self.hold_s + PATIENCE_S
+        if self._spread.bears(transit_s, patience_s):
+            self._outage_until_s = 0.0
             self._spread.add(transit_s)
         wanted = min(MOST_HOLD_S, max(0.0, self._spread.delay_s - FREE_S))
         self.hold_s = max(wanted, self.hold_s - SHRINK_S)
