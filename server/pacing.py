@@ -105,12 +105,11 @@ class Intake:
         chunks = []
         missing = max(0, -early)
         fill = missing if not self._present or missing > SLACK_TICKS else min(jump, missing)
+        if fill > 0 or not self._present:
+            fill = self._to_grid(min(fill, STALL_TICKS))
         if not self._present:
             self._present = True
             self._lags.clear()
-        if fill > 0:  # on the grid of packets again: a frame that ends inside a packet would wait for its end
-            whole = round((self._fed + min(fill, STALL_TICKS)) / PACKET_TICKS) * PACKET_TICKS
-            fill = max(0, whole - self._fed)
         if fill > 0:
             chunks.append(self._silence(fill))
         self._follow(early + fill)
@@ -147,6 +146,12 @@ class Intake:
         if shift:
             self.clock.shift(shift)
             self._lags = deque((lag + shift for lag in self._lags), LAG_PACKETS)
+
+    def _to_grid(self, fill: int) -> int:
+        """About `fill` ticks, so that packets begin on whole multiples: a frame that ended inside one would wait for
+        the end of it."""
+        whole = max(round((self._fed + fill) / PACKET_TICKS), -(-self._fed // PACKET_TICKS))
+        return whole * PACKET_TICKS - self._fed
 
     def _silence(self, ticks: int) -> AudioChunk:
         self.filled += ticks

@@ -1,8 +1,8 @@
 """A receiving peer that measures how far picture and voice are apart: beeps that it says, as they come back seen and
 heard.
 
-In: the pictures of `tests.fakes.engines` (their lower half tells the loudness of 40 ms of sound) and the voice with echo
-on. Out: for each beep, seconds by which the picture's onset comes after the voice's. Remembers: onsets.
+In: the pictures of `tests.fakes.engines` (their lower half tells the loudness of 40 ms of sound) and the voice with
+echo on. Out: for each beep, seconds by which the picture's onset comes after the voice's. Remembers: onsets.
 
 Times are those of the last packet of a picture and of the packet of voice, before any jitter buffer of the receiver. An
 onset inside a picture's 40 ms is read off the loudness, which is the root of the share of the picture that sounds.
@@ -88,7 +88,7 @@ class SkewCaller(Caller):
                 return
             if watch is not None and isinstance(frame, av.VideoFrame):
                 self.frames += 1
-                at_s = watch.arrived.get(round(frame.pts * frame.time_base * 90_000) % (1 << 32))
+                at_s = watch.arrived.get(round(float(frame.time or 0) * 90_000) % (1 << 32))
                 if at_s is not None:
                     shown.append((at_s, read_loudness(frame.to_ndarray(format="rgb24").astype(np.uint8))))
                     self._look(shown)
