@@ -42,8 +42,9 @@ class Report:
     def take(self, mic_db: float | None, jitter: dict[str, float], metrics: Metrics) -> dict[str, Any]:
         """Figures since the last call, also counted into `metrics`; `mic_db` None: there is no source of sound.
 
-        `jitter` is what its jitter buffer does. `skew_ms` is how much later a picture leaves than the voice of the same
-        media time.
+        `jitter` is what its jitter buffer does. `latency_ms` goes from the coming of sound to the leaving of its
+        picture, what the jitter buffer holds included. `skew_ms` is how much later a picture leaves than the voice of
+        the same media time.
         """
         now = time.monotonic()
         elapsed, self._asked_s = max(now - self._asked_s, 1e-6), now
@@ -53,14 +54,15 @@ class Report:
         for cause, total in drops.items():
             metrics.drops.labels(cause).inc(max(0, total - self._counted.get(cause, 0)))
         self._counted = drops
-        if shown.mean_ms is not None:
-            metrics.latency.observe(shown.mean_ms / 1000)
+        latency_ms = None if shown.mean_ms is None else shown.mean_ms + jitter.get("hold_ms", 0.0)
+        if latency_ms is not None:
+            metrics.latency.observe(latency_ms / 1000)
         voice_ms = self._voice.take_delay_ms()
         # delays of pictures count from the middle of their sound; they begin to be shown where it begins
         picture_ms = None if shown.mean_ms is None else shown.mean_ms + ticks_to_ms(FRAME_TICKS // 2)
         self.last = {
             "fps": round(shown.frames / elapsed, 2),
-            "latency_ms": None if shown.mean_ms is None else round(shown.mean_ms, 1),
+            "latency_ms": None if latency_ms is None else round(latency_ms, 1),
             "worst_ms": round(shown.worst_ms, 1),
             "level": shown.level,
             "level_name": RUNGS[shown.level] if 0 <= shown.level < len(RUNGS) else str(shown.level),

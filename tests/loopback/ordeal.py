@@ -81,5 +81,5 @@ async def _phase(caller: StormyCaller, seconds: float) -> Phase:
     told, seen = len(caller.events), len(caller.pictures)
     await asyncio.sleep(seconds)
     stats = [e for e in caller.events[told:] if e["type"] == "stats" and e["latency_ms"] is not None]
-    late = [e["latency_ms"] + e["jitter"]["hold_ms"] for e in stats]
+    late = [e["latency_ms"] for e in stats]
     return Phase(float(np.median(late)) if late else float("nan"), (len(caller.pictures) - seen) / seconds)

@@ -42,7 +42,7 @@ async def listen(seconds: float, stages: FakeStages | None = None, pace: float =
 
 
 async def test_a_beep_is_seen_and_heard_together() -> None:
-    figures = await listen(14.0)
+    figures = await listen(11.0)
     assert figures["beeps"] >= 3, figures
     assert abs(figures["skew_ms_p50"]) < 80, figures
     assert abs(figures["server_says_ms_last"] - figures["skew_ms_p50"]) < 80, figures

@@ -8,7 +8,7 @@ from tests.fakes.pairs import mic_latencies
 
 
 async def test_our_way_is_faster_than_aiortcs_by_most_of_its_80_ms() -> None:
-    ours, stock = await mic_latencies(3.0, ours=True), await mic_latencies(3.0, ours=False)
-    assert len(ours) > 5 and len(stock) > 5
+    ours, stock = await mic_latencies(2.2, ours=True), await mic_latencies(2.2, ours=False)
+    assert len(ours) >= 3 and len(stock) >= 3
     assert np.median(ours) < np.median(stock) - 0.05, (ours, stock)
     assert np.median(ours) < 0.05, ours
