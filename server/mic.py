@@ -133,12 +133,15 @@ class Line:
 class Mic:
     """Hears one track: give `hear` to `hearing.hear`, and `run` until the track ends."""
 
-    def __init__(self, track: MediaStreamTrack, deliver: Callable[[Packet], None]) -> None:
+    def __init__(
+        self, track: MediaStreamTrack, deliver: Callable[[Packet], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.tally = Tally()
         self.refused = 0
         """Packets that were not of the codec they claimed."""
         self._track = track
         self._deliver = deliver
+        self._clock = clock
         self._line: Line | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._origin = 0
@@ -159,7 +162,7 @@ class Mic:
         """One packet has arrived; on the loop's thread. Ignored after the end of `run`."""
         if self._ended:
             return
-        now = time.monotonic()
+        now = self._clock()
         line = self._line
         if line is None or line.key != (packet.ssrc, packet.codec.name, packet.codec.clockRate):
             self._origin = self._end
@@ -198,7 +201,7 @@ class Mic:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        now = time.monotonic()
+        now = self._clock()
         for slot in line.jitter.take(now):
             samples = line.render(slot)
             self._end = self._origin + slot.pts + slot.ticks
