@@ -134,6 +134,7 @@ class JitterBuffer:
         self._shift = 0
         self._played: deque[int] = deque(maxlen=BOUND)
         self._late_since_s: float | None = None
+        self._late_by_s = 0.0
         self._arrived_s: float | None = None
         self._outage_until_s = 0.0
         self.hold_s = 0.0
@@ -162,7 +163,7 @@ class JitterBuffer:
             if index in self._played:
                 self.tally.duplicate += 1
             else:
-                self._too_late(now_s)
+                self._too_late(now_s, packet)
         elif index in self._held:
             self.tally.duplicate += 1
         else:
@@ -178,7 +179,7 @@ class JitterBuffer:
             packet = self._held.pop(index)
             if now_s > self._ideal(packet.media) + PATIENCE_S:
                 self.tally.lost += index - self._next
-                self._too_late(now_s)
+                self._too_late(now_s, packet)
             else:
                 slots += self._conceal(now_s, index - self._next, packet)
                 slots.append(self._play(index, packet))
@@ -233,10 +234,13 @@ class JitterBuffer:
             due_s += min(FREE_S, max(LEAST_GRACE_S, self._spread.delay_s - self.hold_s))
         return due_s
 
-    def _too_late(self, now_s: float) -> None:
+    def _too_late(self, now_s: float, packet: _Held) -> None:
+        """Counts it. What an outage has held up comes faster than it was sent, so it is less late from packet to
+        packet: only lateness that stays is a longer way."""
         self.tally.late += 1
-        if self._late_since_s is None:
-            self._late_since_s = now_s
+        transit_s = now_s - packet.media / TICKS_PER_SECOND
+        if self._late_since_s is None or transit_s < self._late_by_s - FREE_S / 2:
+            self._late_since_s, self._late_by_s = now_s, transit_s
         elif now_s - self._late_since_s >= LATE_FOR_GOOD_S:
             self.tally.restarts += 1
             self._late_since_s = None

@@ -154,6 +154,18 @@ def test_an_outage_leaves_no_delay_behind() -> None:
     assert listener.buffer.tally.late >= 90
 
 
+@pytest.mark.parametrize("each_s", [0.001, 0.004, 0.008])
+def test_what_was_held_up_and_comes_slowly_leaves_no_delay_behind(each_s: float) -> None:
+    """The queue of an outage takes up to 0.8 s to come in, so that packets are late for long, but ever less."""
+    burst, at, i = [], 4.0, 100
+    while at > i * PACKET_S:
+        burst.append((at, i))
+        at, i = at + each_s, i + 1
+    listener = Listener().hear([*sent(100), *burst, *sent(200, i)])
+    assert listener.buffer.tally.restarts == 0 and max(listener.lags()) <= PATIENCE_S + 0.02
+    assert listener.buffer.hold_s == 0 and max(listener.lags()[-100:]) < 1e-6
+
+
 def test_lost_for_two_seconds() -> None:
     listener = Listener().hear([*sent(100), *sent(100, 200)])
     assert numbers(listener)[100:] == list(range(200, 300)) and listener.buffer.tally.concealed == 0
