@@ -21,7 +21,7 @@ async def listen(seconds: float, stages: FakeStages | None = None, pace: float =
     """The figures of one call."""
     async with open_house(stages, limits=Limits(connect_s=5.0, silence_s=10.0, stats_s=1.0)) as house:
         async with client(house) as http:
-            caller = SkewCaller(http, BeepMic(pace=pace))
+            caller = SkewCaller(http, mic=BeepMic(pace=pace))
             await caller.call()
             caller.send("echo", on=True, id=1)
             await caller.event("echo", on=True, id=1)
