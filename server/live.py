@@ -28,7 +28,7 @@ from server.report import Report
 from server.studio import Manner, Studio
 from server.voice_track import VoiceFeed
 from server.worker import Seat, Street, Worker
-from svp_stream.clock import TICKS_PER_SECOND
+from svp_stream.clock import TICKS_PER_SECOND, ms_to_ticks
 from svp_stream.config import Media
 from svp_stream.pipeline.compose import Background
 
@@ -83,6 +83,8 @@ class Source:
     def __init__(self, live: Live, kind: str) -> None:
         self.kind = kind
         self.level = LevelMeter()
+        self.jitter: Callable[[], dict[str, float]] = dict
+        """What its jitter buffer does, if it has one."""
         self._live: Live | None = live
 
     def deliver(self, packet: Packet) -> None:
@@ -210,7 +212,11 @@ class Live:
             await asyncio.sleep(self._limits.stats_s)
             if self.begun:
                 db = self.source.level.take_db() if self.source is not None else None
-                self.desk.tell("stats", **self.report.take(db, self._metrics), ice=self._paths.problems())
+                jitter = self.source.jitter() if self.source is not None else {}
+                stats = self.report.take(db, jitter, self._metrics)
+                self.desk.tell("stats", **stats, ice=self._paths.problems())
+                if stats["skew_ms"] is not None:
+                    self.voice.keep_step(ms_to_ticks(stats["skew_ms"]))
             # counted in looks, not in wall time: a machine that stands still keeps nobody away
             alone_s = 0.0 if self.source is not None or self._attached else alone_s + self._limits.stats_s
             if alone_s >= self._limits.linger_s:

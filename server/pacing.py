@@ -3,14 +3,17 @@
 In: wall seconds (an argument, never read here), microphone packets. Out: media ticks, whole 48 kHz chunks, due times.
 Remembers: one anchor between wall and media time; how far the sound has come. Latency: none of its own.
 
-The media clock follows the microphone: sound that has arrived up to tick T means that it is T now. While no sound comes
-(muted, absent, lost) wall time drives it and silence is fed, so the face lives on and latency stays. After a stall of
-our own the clock is put back (media time stood still), it never bursts to catch up.
+The media clock follows the microphone: sound that has arrived up to tick T means that it is T now. It is set forward
+when sound comes early and back when all sound of the last half second came late (the jitter buffer holds more, the
+sender's clock is slow), little by little. While no sound comes (muted, absent, lost) wall time drives it and silence is
+fed, so the face lives on and latency stays. After a stall of our own the clock is put back (media time stood still), it
+never bursts to catch up.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,14 +23,20 @@ from svp_stream.clock import FRAME_TICKS, TICKS_PER_SECOND, WIRE_RATE_HZ, ms_to_
 from svp_stream.packets import AudioChunk, Float32
 
 PACKET_TICKS: Final = ms_to_ticks(20)
-SLACK_TICKS: Final = ms_to_ticks(80)
-"""Sound may come this much late before silence takes its place: the jitter of a busy Wi-Fi."""
+SLACK_TICKS: Final = ms_to_ticks(120)
+"""Sound may come this much late before silence takes its place: a little more than `jitter.PATIENCE_S` and a packet."""
 LEAD_TICKS: Final = ms_to_ticks(60)
 """Sound may come this much early (a burst after a stall of the network); what is beyond is dropped."""
 STALL_TICKS: Final = ms_to_ticks(200)
 """When we are this much behind, we stood still ourselves: the clock is put back instead of making up for it."""
-SLEW_TICKS: Final = ms_to_ticks(0.5)
-"""Per packet: takes up the drift of two sound cards (at most a few hundred ppm) and an anchor that began late."""
+SLEW_TICKS: Final = ms_to_ticks(1.0)
+"""Per packet: takes up the drift of two sound cards (at most a few hundred ppm), an anchor that began late, and what
+the jitter buffer holds more or less."""
+STEP_TICKS: Final = ms_to_ticks(10)
+"""A second: one per cent of pace, which nobody hears."""
+DEAD_TICKS: Final = ms_to_ticks(5)
+LAG_PACKETS: Final = 25
+"""The clock is set back by what the least late of so many packets in a row was late."""
 
 
 @dataclass(slots=True)
@@ -71,6 +80,7 @@ class Intake:
     _fed: int = 0
     _expected_mic: int | None = None
     _present: bool = False
+    _lags: deque[int] = field(default_factory=lambda: deque(maxlen=LAG_PACKETS))
 
     @property
     def fed(self) -> int:
@@ -95,11 +105,14 @@ class Intake:
         chunks = []
         missing = max(0, -early)
         fill = missing if not self._present or missing > SLACK_TICKS else min(jump, missing)
-        self._present = True
+        if fill > 0 or not self._present:
+            fill = self._to_grid(min(fill, STALL_TICKS))
+        if not self._present:
+            self._present = True
+            self._lags.clear()
         if fill > 0:
-            chunks.append(self._silence(min(fill, STALL_TICKS)))
-        if early > 0:
-            self.clock.shift(min(early, SLEW_TICKS))
+            chunks.append(self._silence(fill))
+        self._follow(early + fill)
         chunks.append(self._chunk(np.zeros_like(samples) if self.muted else samples))
         return chunks
 
@@ -124,6 +137,22 @@ class Intake:
             self._expected_mic += ticks
         self.clock.shift(-ticks)
 
+    def _follow(self, early: int) -> None:
+        """Sets the clock by a packet whose sound ends `early` ticks before its time (negative: late)."""
+        self._lags.append(-early)
+        shift = min(early, SLEW_TICKS)
+        if early <= 0:
+            shift = -max(0, min(*self._lags, SLEW_TICKS)) if len(self._lags) == LAG_PACKETS else 0
+        if shift:
+            self.clock.shift(shift)
+            self._lags = deque((lag + shift for lag in self._lags), LAG_PACKETS)
+
+    def _to_grid(self, fill: int) -> int:
+        """About `fill` ticks, so that packets begin on whole multiples: a frame that ended inside one would wait for
+        the end of it."""
+        whole = max(round((self._fed + fill) / PACKET_TICKS), -(-self._fed // PACKET_TICKS))
+        return whole * PACKET_TICKS - self._fed
+
     def _silence(self, ticks: int) -> AudioChunk:
         self.filled += ticks
         return self._chunk(np.zeros(ticks, np.float32))
@@ -143,8 +172,16 @@ class Playhead:
 
     clock: MediaClock
     delay: int
+    least: int = 0
+    most: int = TICKS_PER_SECOND
     skipped: int = 0
     _next: int = 0
+
+    def keep_step(self, skew: int) -> None:
+        """What it belongs to leaves `skew` ticks later: `delay` follows by at most `STEP_TICKS`, within its bounds."""
+        if abs(skew) > DEAD_TICKS:
+            step = max(-STEP_TICKS, min(STEP_TICKS, skew))
+            self.delay = max(self.least, min(self.most, self.delay + step))
 
     def begin(self, now_s: float) -> None:
         """Go on from now: what is past has been heard by nobody."""

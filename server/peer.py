@@ -24,7 +24,7 @@ from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 
-from server import control, ice, ice_seams, seams, whip
+from server import control, hearing, ice, ice_seams, seams, whip
 from server.avatar_track import AvatarTrack
 from server.live import Limits, Live, Source
 from server.mic import Mic
@@ -125,7 +125,6 @@ class Peer:
         for transceiver in connection.getTransceivers():
             if transceiver.sender.track is None and transceiver.kind == "video":
                 transceiver.direction = "inactive"
-        seams.hear_at_once(connection)
         seams.part_streams(connection)
         if offer.passive_allowed:
             seams.answer_passive(connection)
@@ -245,6 +244,8 @@ class Peer:
     def _hear(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._mic is None and self._source is not None:
             self._mic = Mic(track, self._source.deliver)
+            self._source.jitter = self._mic.figures
+            hearing.hear(self._connection, track, self._mic.hear)
             self._spawn(self._mic.run(), "mic")
 
     def _open_channel(self, channel: RTCDataChannel) -> None:

@@ -3,7 +3,6 @@
 In: a peer connection between `setRemoteDescription` and `createAnswer`. Out: the same, faster, for more clients.
 Remembers: nothing. `tests/server/test_seams.py` pins each name and its effect, so a new aiortc fails there first.
 
-- The receiving jitter buffer holds every microphone packet until five are queued: exactly 80 ms.
 - Two tracks in one MediaStream are lip-synced by the browser, which holds the picture back by what the sound needs
   (20-100 ms); the video gets a stream of its own.
 - As DTLS client aiortc offers ECDSA suites only, so peers with RSA certificates fail; as DTLS server it takes both.
@@ -24,16 +23,12 @@ from typing import Any, Final, Protocol
 import aioice.ice
 from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.exceptions import InvalidStateError
-from aiortc.jitterbuffer import JitterFrame
-from aiortc.rtp import RtpPacket
 
 from server.resend import ResendBudget
 
 logger = logging.getLogger(__name__)
 
-_JITTER_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
 _ENCODER: Final = "_RTCRtpSender__encoder"
-_HALF: Final = 1 << 15
 LOOPBACK: Final = "127.0.0.1"
 CHECK_PAUSE_S: Final = 0.1
 """Longer than the 20 ms between two connectivity checks of aioice."""
@@ -43,34 +38,6 @@ HostAddresses = Callable[[bool, bool], list[str]]
 
 class SeamError(RuntimeError):
     """aiortc is not built as expected: the pinned version in `pyproject.toml` is the one that fits."""
-
-
-class PassThrough:
-    """A jitter buffer without delay: each packet is a frame at once (true of Opus and PCM, RFC 7587 section 4.2).
-
-    Packets that come out of order are dropped and counted: aiortc would take their timestamp for a wrap of 2^32.
-    """
-
-    def __init__(self) -> None:
-        self.late = 0
-        self._last: int | None = None
-
-    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
-        """Same contract as aiortc's `JitterBuffer.add`: (ask for a key frame, complete frame or None)."""
-        number: int = packet.sequence_number
-        if self._last is not None and not 0 < (number - self._last) % (1 << 16) < _HALF:
-            self.late += 1
-            return False, None
-        self._last = number
-        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
-
-
-def hear_at_once(connection: RTCPeerConnection) -> None:
-    """Takes the 80 ms out of every receiver of sound; raises `SeamError` when aiortc has no such buffer."""
-    for receiver in _of_kind(connection.getReceivers(), "audio"):
-        if not hasattr(receiver, _JITTER_BUFFER):
-            raise SeamError(f"aiortc's RTCRtpReceiver has no {_JITTER_BUFFER}")
-        setattr(receiver, _JITTER_BUFFER, PassThrough())
 
 
 def part_streams(connection: RTCPeerConnection) -> None:
@@ -206,7 +173,3 @@ def expect_hang_ups(loop: asyncio.AbstractEventLoop) -> None:
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(handle)
-
-
-def _of_kind(receivers: list[Any], kind: str) -> list[Any]:
-    return [r for r in receivers if r.track is not None and r.track.kind == kind]

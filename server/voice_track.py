@@ -23,13 +23,15 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from server.mailbox import VoiceLine
 from server.pacing import PACKET_TICKS, MediaClock, Playhead
-from svp_stream.clock import TICKS_PER_SECOND, WIRE_RATE_HZ, ms_to_ticks
+from svp_stream.clock import TICKS_PER_SECOND, WIRE_RATE_HZ, ms_to_ticks, ticks_to_ms
 from svp_stream.packets import Float32
 
 logger = logging.getLogger(__name__)
 
 MARGIN_TICKS: Final = ms_to_ticks(40)
 """Room for the making and sending of the picture that belongs to the sound, and for jitter of the microphone."""
+MOST_MARGIN_TICKS: Final = ms_to_ticks(150)
+"""The voice waits for pictures up to this much: on a machine too slow for them it goes ahead."""
 SILENCE: Final = b"\xf8\xff\xfe"
 """One 20 ms frame of silence, CELT fullband mono (RFC 6716 section 3.1): what libopus' own DTX tests call so."""
 BIT_RATE: Final = 48_000
@@ -116,7 +118,9 @@ class VoiceFeed:
         self.encoded = 0
         self._line = line
         self._bit_rate = bit_rate
-        self._playhead = Playhead(clock, latency + MARGIN_TICKS)
+        self._clock = clock
+        self._playhead = Playhead(clock, latency + MARGIN_TICKS, latency - PACKET_TICKS, latency + MOST_MARGIN_TICKS)
+        self._late = (0, 0)
         self._hearings: tuple[Hearing, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._opus: OpusVoice | None = None
@@ -125,6 +129,16 @@ class VoiceFeed:
     def skipped(self) -> int:
         """Packets left out after stalls."""
         return self._playhead.skipped
+
+    def take_delay_ms(self) -> float | None:
+        """Mean time from a moment of sound to its leaving, since the last call; None when nothing left."""
+        ticks, packets = self._late
+        self._late = (0, 0)
+        return ticks_to_ms(ticks) / packets if packets else None
+
+    def keep_step(self, skew: int) -> None:
+        """Pictures leave `skew` ticks later than the voice: follow them, a little at a time."""
+        self._playhead.keep_step(skew)
 
     def listen(self, audible: Callable[[], bool] = lambda: True) -> Hearing:
         """One more listener, who gets silence while `audible` says no."""
@@ -152,6 +166,8 @@ class VoiceFeed:
             pts, wait_s = self._playhead.step(time.monotonic())
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+            ticks, packets = self._late
+            self._late = (ticks + self._clock.at(time.monotonic()) - pts, packets + 1)
             hearers = [h for h in self._hearings if h.audible()]
             voice = VoicePacket(pts, self._voice(pts)) if hearers else None
             silence = VoicePacket(pts, SILENCE)

@@ -8,6 +8,7 @@ Remembers: the number of the next frame. Latency: declared, a whole number of fr
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -70,7 +71,7 @@ class FakeStreet:
         self.meter = Meter(time.perf_counter)
         self.styles: list[StyleRequest] = []
         self.avatars: list[str] = []
-        self.pushed: list[AudioChunk] = []
+        self.pushed: deque[AudioChunk] = deque(maxlen=500)
         self._faults = faults
         self._latency_frames = latency_frames
         self._sound: Float32 = np.zeros(0, np.float32)

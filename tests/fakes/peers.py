@@ -29,13 +29,15 @@ PACKET = 960
 
 
 class ToneMic(MediaStreamTrack):  # type: ignore[misc]
-    """48 kHz mono packets of 20 ms in real time: a tone while `loud`, zeros while not, nothing at all while `gone`."""
+    """48 kHz mono packets of 20 ms in real time: a tone while `loud`, zeros while not, nothing at all while `gone`.
+    `pace`: its sound card's seconds in one of ours."""
 
     kind = "audio"
 
-    def __init__(self, loud: bool = True) -> None:
+    def __init__(self, loud: bool = True, pace: float = 1.0) -> None:
         super().__init__()
         self.loud = loud
+        self._packet_s = 0.02 / pace
         self.gone = False
         self.sent: list[tuple[float, bool]] = []
         self._start_s: float | None = None
@@ -48,7 +50,7 @@ class ToneMic(MediaStreamTrack):  # type: ignore[misc]
             self._start_s = time.monotonic()
         while True:
             self._packets += 1
-            wait_s = self._start_s + self._packets * 0.02 - time.monotonic()
+            wait_s = self._start_s + self._packets * self._packet_s - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             if not self.gone:
@@ -122,8 +124,12 @@ class Line:
         if response.status_code == 201:
             self.location, self.etag = response.headers["location"], response.headers["etag"]
             self.session, self.answer = response.headers["x-session"], response.text
-            await self.connection.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+            await self.connection.setRemoteDescription(RTCSessionDescription(self.heed(response.text), "answer"))
         return response
+
+    def heed(self, answer: str) -> str:
+        """The answer as this caller takes it."""
+        return answer
 
     async def connect(self, query: str = "", change: Callable[[str], str] = lambda sdp: sdp) -> None:
         """`post`, and wait until the connection stands."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import av
 import pytest
 
 from server.house import House
+from server.jitter import Slot
 from server.live import Live
-from server.mic import MonoVoice
 from server.peer import Peer
 from svp_stream.packets import Float32
 from tests.fakes.engines import FakeStages, Faults, read_number
@@ -24,13 +23,13 @@ Harm = Callable[[House, Peer, Live], Awaitable[None]]
 
 
 async def hostile_sound(house: House, peer: Peer, live: Live) -> None:
-    """The decoder yields a frame that no resampler takes."""
+    """The decoder bursts."""
 
-    def convert(self: MonoVoice, frame: av.AudioFrame) -> tuple[int, Float32]:
-        raise ValueError("a frame of 0 Hz")
+    def render(slot: Slot) -> Float32:
+        raise MemoryError("a frame of 0 Hz")
 
-    assert peer._mic is not None
-    peer._mic._voice.convert = convert.__get__(peer._mic._voice)  # type: ignore[method-assign]
+    assert peer._mic is not None and peer._mic._line is not None
+    peer._mic._line.render = render  # type: ignore[method-assign]
 
 
 async def dead_socket(house: House, peer: Peer, live: Live) -> None:

@@ -20,7 +20,7 @@ from server.pacing import (
     Spacing,
     Thinning,
 )
-from svp_stream.clock import TICKS_PER_SECOND
+from svp_stream.clock import TICKS_PER_SECOND, ms_to_ticks
 from svp_stream.packets import AudioChunk
 
 TONE = np.full(960, 0.5, np.float32)
@@ -75,6 +75,36 @@ def test_a_burst_after_a_network_stall_does_not_run_ahead_of_time() -> None:
     assert sum(steady) >= 60, "after the burst the microphone is heard again"
 
 
+@pytest.mark.parametrize("step", [0.05, -0.05])
+def test_the_clock_follows_when_all_sound_comes_later_or_earlier(step: float) -> None:
+    """A jitter buffer that holds 50 ms more (or less): within two seconds and a half media time is in step again."""
+    intake = Intake(MediaClock(0.0))
+    lags, at = [], 0.0
+    for i in range(400):
+        at = (i + 1) * 0.02 + (step if i >= 100 else 0.0) + (0.06 if step < 0 else 0.0)
+        chunks = intake.hear(at, i * 960, TONE)
+        lags.append(intake.clock.at(at) - chunks[-1].end)
+    assert max(abs(lag) for lag in lags[250:]) <= ms_to_ticks(1) and intake.filled <= 3 * 960 + 1
+    assert intake.dropped == 0
+
+
+def test_a_slow_sender_makes_no_silence() -> None:
+    """A sound card slow by 1000 ppm for ten minutes: 600 ms behind in all, never a millisecond at once."""
+    intake, late = Intake(MediaClock(0.0)), 1.001
+    for i in range(30_000):
+        intake.hear((i + 1) * 0.02 * late, i * 960, TONE)
+    assert intake.filled <= 1 and intake.dropped == 0
+    assert intake.behind(600 * late) <= ms_to_ticks(1)
+
+
+def test_jitter_does_not_push_the_clock_about() -> None:
+    intake = Intake(MediaClock(0.0))
+    rng = np.random.default_rng(0)
+    for i in range(1000):
+        intake.hear((i + 1) * 0.02 + rng.uniform(0, 0.015), i * 960, TONE)
+    assert abs(intake.behind(20.02) - 960) <= ms_to_ticks(5)
+
+
 def test_sound_thrown_away_by_us_lets_media_time_stand_still() -> None:
     intake = Intake(MediaClock(0.0))
     for i in range(10):
@@ -104,7 +134,7 @@ def test_drift_of_a_fast_microphone_is_taken_up_without_drops() -> None:
     assert intake.dropped == 0 and abs(intake.behind(30_000 * 0.02 / 1.0003)) < PACKET_TICKS
 
 
-def test_drift_of_a_slow_microphone_is_filled_now_and_then() -> None:
+def test_drift_of_a_slow_microphone_is_followed() -> None:
     intake = Intake(MediaClock(0.0))
     for i in range(30_000):  # ten minutes, 300 ppm slow
         now = (i + 1) * 0.02 * 1.0003
@@ -155,6 +185,30 @@ def test_the_voice_skips_whole_packets_after_a_stall_and_does_not_burst() -> Non
     pts, wait = head.step(1.0)
     assert pts % 960 == 0 and clock.at(1.0) - pts < 2 * 960 and wait <= 0.02 and head.skipped > 40
     assert head.step(1.0 + wait)[1] > 0.015, "the next one waits again"
+
+
+@pytest.mark.parametrize(("skew_ms", "seconds", "delay_ms"), [(4, 5, 100), (-4, 5, 100), (25, 1, 110), (25, 5, 150),
+                                                              (-25, 3, 80), (300, 60, 200)])
+def test_the_voice_keeps_step_with_the_picture_slowly_and_within_bounds(
+    skew_ms: float, seconds: int, delay_ms: float
+) -> None:
+    head = Playhead(MediaClock(0.0), ms_to_ticks(100), least=ms_to_ticks(80), most=ms_to_ticks(200))
+    for _ in range(seconds):
+        head.keep_step(ms_to_ticks(skew_ms))
+    assert head.delay == ms_to_ticks(delay_ms)
+
+
+@pytest.mark.parametrize("pause_s", [0.301, 0.307, 0.311, 0.319])
+def test_after_a_pause_packets_lie_on_the_grid_again(pause_s: float) -> None:
+    intake, now = Intake(MediaClock(0.0)), 0.0
+    for i in range(10):
+        now += 0.02
+        intake.hear(now, i * 960, TONE)
+    for step in range(30):
+        intake.idle(now + pause_s * step / 30)
+    chunks = intake.hear(now + pause_s, 30 * 960, TONE)
+    assert chunks[-1].pts % PACKET_TICKS == 0
+    assert abs(intake.behind(now + pause_s)) < PACKET_TICKS
 
 
 def test_small_lateness_is_made_up() -> None:
