@@ -36,8 +36,9 @@ app.add_typer(bench, name="bench")
 app.add_typer(styles, name="style")
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
-EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")]
+EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar), noop (a drawn face) or sd15.")]
 StyleOption = Annotated[str | None, typer.Option(help="Style preset: a name, or the path of an .npz file.")]
+ModelOption = Annotated[Path | None, typer.Option("--model", help="Of the engine sd15: what its training wrote.")]
 AvatarOption = Annotated[str | None, typer.Option(help="Who is shown.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -134,12 +135,13 @@ def render(
     temperature: Annotated[float | None, typer.Option(help="How freely it is sampled, 0 to 1.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     engine: EngineOption = None,
+    model: ModelOption = None,
     profile: ProfileOption = None,
 ) -> None:
     """Make a film of the avatar saying a recording, through the very same session as live speech."""
     from svp_stream.pipeline import build, offline
 
-    config, made, shelf = _street(profile, engine)
+    config, made, shelf = _street(profile, engine, model)
     request = _style(config, shelf, style, strength, temperature)
     who = build.first_avatar(config, made) if avatar is None else avatar
     with _bar(speech.name) as progress:
@@ -285,13 +287,18 @@ def style_sheet(
         sheet.write_sheet(out, made, chosen, sound, columns=columns, vad=vad, rule=rule)
 
 
-def _street(profile: Path | None, engine: str | None) -> tuple[Config, Engine, Shelf]:
+def _street(profile: Path | None, engine: str | None, model: Path | None = None) -> tuple[Config, Engine, Shelf]:
     from svp_stream.config import load_config
     from svp_stream.pipeline import build
 
     config = load_config(profile)
+    if model is not None:
+        engine = engine or "sd15"
+        config = config.model_copy(update={"model": config.model.model_copy(update={"folder": model})})
     build.set_threads(config, engine)
     made = build.build_engine(config, engine)
+    if (cost := getattr(made, "cost", None)) is not None:
+        typer.echo(cost.text(), err=True)
     return config, made, build.build_shelf(config, made, allow_paths=True)
 
 

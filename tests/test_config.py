@@ -88,7 +88,7 @@ def test_paths_are_relative_to_the_profile(tmp_path: Path) -> None:
         ("server: {port: eighty}", r"server\.port: .*integer.*found 'eighty'"),
         ("server: {token: short}", r"server\.token: .*16 characters"),
         ("server: {tls_key: a.pem}", "belong together"),
-        ("model: {engine: maxi}", r"model\.engine: .*'mini' or 'noop'.*found 'maxi'"),
+        ("model: {engine: maxi}", r"model\.engine: .*'mini', 'noop' or 'sd15'.*found 'maxi'"),
         ("style: {strength: .nan}", r"style\.strength"),
         ("style: {strength: 3}", r"style\.strength: .*2"),
         ("speech: {open_above: 0.3}", r"speech: keep_above \(0.35\) must be below open_above \(0.3\)"),

@@ -88,7 +88,7 @@ def measure_errors(
 
 @torch.inference_mode()
 def as_shipped(model: Any, speech: Float32) -> Float32:
-    """Hidden states [T, d] as the checkpoint's own pre-processing gives them: utterance of zero mean and unit variance."""
+    """Hidden states [T, d] by the checkpoint's own pre-processing: the utterance at zero mean and unit variance."""
     whole = speech[: (len(speech) - TAIL) // FRAME * FRAME + TAIL]
     levelled = (whole - whole.mean()) / np.sqrt(whole.var() + 1e-7)
     out: Float32 = model(torch.from_numpy(levelled.astype(np.float32))[None]).last_hidden_state[0].numpy()

@@ -107,7 +107,7 @@ class RollingEncoder(nn.Module):
         told = model.config
         stride = math.prod(told.conv_stride)
         if stride != HOP or _receptive(told.conv_kernel, told.conv_stride) != RECEPTIVE or told.add_adapter:
-            raise WeightsError(f"a wav2vec2 of 20 ms hops and 25 ms reach without adapter is needed, got {stride} samples")
+            raise WeightsError(f"a wav2vec2 of 20 ms hops (320 samples) and no adapter is needed, got {stride}")
         if told.feat_extract_norm == "group":
             if statistics is None:
                 raise WeightsError("this wav2vec2 normalises over whole clips (feat_extract_norm group): measure its "
@@ -125,7 +125,8 @@ class RollingEncoder(nn.Module):
 
     def features(self, levelled: Tensor) -> Tensor:
         """Levelled sound [B, N] to convolutional features [B, T, C], T = (N - 80) // 320."""
-        out: Tensor = self.model.feature_extractor(levelled.to(self.model.dtype)).transpose(1, 2)
+        there = levelled.to(self.model.device, self.model.dtype)
+        out: Tensor = self.model.feature_extractor(there).transpose(1, 2)
         return out
 
     def context(self, features: Tensor) -> Tensor:
@@ -156,13 +157,13 @@ class RollingEncoder(nn.Module):
                 cut = torch.cat([features[:, 2 * spans[i][0] : 2 * spans[i][1]] for i in part])
                 for i, hidden in zip(part, self.context(cut), strict=True):
                     out[i] = hidden[2 * (i - spans[i][0]) :][:2]
-        told: Float32 = torch.cat([out[i] for i in range(frames)]).float().numpy()
+        told: Float32 = torch.cat([out[i] for i in range(frames)]).float().cpu().numpy()
         return told
 
     @torch.inference_mode()
     def encode_whole(self, wav: Float32) -> Float32:
         """The offline pass: every frame sees the whole clip; float32 [2 F, d]."""
-        told: Float32 = self.context(self.listen(wav))[0].float().numpy()
+        told: Float32 = self.context(self.listen(wav))[0].float().cpu().numpy()
         return told
 
 
@@ -248,7 +249,7 @@ class RollingStream:
         kept = list(st.features)[start - st.heard : len(st.features) - (st.heard - end)]
         with torch.inference_mode():
             hidden = self._encoder.context(torch.cat(kept, 1))[0]
-        tokens = hidden[2 * (st.made - start) :][:2].float().numpy()
+        tokens = hidden[2 * (st.made - start) :][:2].float().cpu().numpy()
         pts = st.origin + st.made * FRAME_TICKS
         st.made += 1
         return AudioTokens(pts, tokens)

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from svp_stream.diffusion import sd15_attention as taps
-from svp_stream.diffusion.sd15_attention import KeyValue, Layers, Walk, key
+from svp_stream.diffusion.sd15_attention import Layers, Walk, key
 from svp_stream.diffusion.sd15_audio import AudioProjection, AudioProjectionConfig
 from svp_stream.diffusion.sd15_guider import ExtendedInput, Guider, HistoryEmbedding, Lent, PreviousLatent
-from svp_stream.diffusion.sd15_temporal import TemporalAttention, TemporalHook
+from svp_stream.diffusion.sd15_temporal import TemporalAttention, TemporalHook, rolled
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ class Sd15(nn.Module):
 
     def style_keys(self, tokens: Tensor) -> Layers:
         """Style tokens [B, M, D] to keys and values by layer; the same until the style changes."""
-        return {name: self.adapters["style"][key(name)](tokens) for name, _ in taps.attentions(self.unet, "attn2")}
+        own: Any = self.adapters["style"]
+        return {name: own[key(name)](tokens) for name, _ in taps.attentions(self.unet, "attn2")}
 
     def read_reference(self, latent: Tensor) -> Reference:
         """A clean latent [B, 4, h, w] of the person to what every frame of theirs reads."""
@@ -173,8 +174,6 @@ class Sd15(nn.Module):
 
     def rolled(self, past: Layers, written: Layers) -> Layers:
         """`past` for the next frame."""
-        from svp_stream.diffusion.sd15_temporal import rolled
-
         return {n: rolled(past.get(n), kv, self.config.temporal_window) for n, kv in written.items()}
 
     def _no_lead(self, latent: Tensor) -> Tensor:
@@ -250,6 +249,3 @@ def _level(unet: Any, name: str) -> int:
 def x0_from_v(x_t: Tensor, v: Tensor, alpha: float, sigma: float) -> Tensor:
     """x0 = alpha x_t - sigma v; exact at zero terminal signal, where it is -v (arXiv 2202.00512, appendix D)."""
     return alpha * x_t - sigma * v
-
-
-__all__ = ["KeyValue", "Reference", "Sd15", "Sd15Config", "Steering", "x0_from_v"]

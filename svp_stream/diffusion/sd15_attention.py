@@ -8,7 +8,7 @@ graft is the base UNet to the last bit.
     attn2   Attn(q, K_audio, V_audio) + strength gate Attn(q, K_style, V_style)
 
 The concatenation of reference features is V-Express' and AnimateAnyone's [V], the decoupled sum IP-Adapter's
-(arXiv 2308.06721) and DICE-Talk's [V], where the style's keys and values begin as the UNet's own; the gates are ours [R].
+(arXiv 2308.06721) and DICE-Talk's [V], where the style's keys and values begin as the UNet's own; gates are ours [R].
 """
 
 from __future__ import annotations
@@ -123,14 +123,14 @@ class CrossAttention:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Scaled dot product attention of [B, N, C] over [B, M, C]."""
-    parts = (x.view(len(x), x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(*parts).transpose(1, 2).reshape(q.shape)
+    own, keys, values = (x.view(len(x), x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(own, keys, values).transpose(1, 2).reshape(q.shape)
 
 
 def leave(attn: Any, x: Tensor) -> Tensor:
     """The layer's own way out: projection and dropout."""
-    out: Tensor = attn.to_out[1](attn.to_out[0](x))
-    return out / attn.rescale_output_factor
+    out: Tensor = attn.to_out[1](attn.to_out[0](x)) / attn.rescale_output_factor
+    return out
 
 
 def spread(x: Tensor, batch: int) -> Tensor:

@@ -104,8 +104,8 @@ def load_sd15(adapters: Path, base: str) -> Sd15:
         )
     model = Sd15(unet, read_config(values, adapters))
     wanted = model.parameters_to_train()
-    if missing := sorted(wanted.keys() ^ tensors.keys()):
-        raise WeightsError(f"adapters {adapters} do not fit this version of the model: {missing[0]} and the like differ")
+    if differing := sorted(wanted.keys() ^ tensors.keys()):
+        raise WeightsError(f"adapters {adapters} do not fit this version of the model: {differing[0]} and the like")
     with torch.no_grad():
         for name, parameter in wanted.items():
             if parameter.shape != tensors[name].shape:
@@ -118,7 +118,7 @@ def load_sd15(adapters: Path, base: str) -> Sd15:
 def read_config(values: Mapping[str, Any], path: Path) -> Sd15Config:
     """Of a file's metadata; raises WeightsError."""
     try:
-        told = {k: tuple(v) if isinstance(v, list) else v for k, v in values["sd15"].items()}
+        told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["sd15"].items()}
         told["audio"] = AudioProjectionConfig(**told["audio"])
         return Sd15Config(**told)
     except (KeyError, TypeError, ValueError, AttributeError) as e:

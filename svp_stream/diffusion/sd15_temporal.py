@@ -41,7 +41,8 @@ class TemporalAttention(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """[N, C, h, w] to [N, cells, C], group-normalised."""
-        return self.enter(x).flatten(2).transpose(1, 2)
+        out: Tensor = self.enter(x).flatten(2).transpose(1, 2)
+        return out
 
     def keys(self, x: Tensor) -> KeyValue:
         """Keys and values of one frame each: [B, C, h, w] to [B, 1, cells, C]."""

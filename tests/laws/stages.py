@@ -24,9 +24,10 @@ from svp_stream.packets import AudioChunk, AudioTokens, Float32, Frame, Pose, Sp
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.face import MiniFace
 from svp_stream.pipeline.noop import STYLE_DIM, NoopEngine, NoopFace
+from svp_stream.pipeline.sd15_face import Sd15Face
 from svp_stream.pipeline.session import Session
 from svp_stream.stage import Stage
-from tests.fakes.tiny_sd15 import tiny_wav2vec2
+from tests.fakes.tiny_sd15 import tiny_sd15_engine, tiny_sd15_styles, tiny_wav2vec2
 from tests.fakes.tiny_weights import tiny_engine, tiny_styles
 
 START = 48_003
@@ -117,6 +118,9 @@ CASES: tuple[Case, ...] = (
     Case("mini-session", Session,
          lambda: Session(tiny_engine(), _VAD, avatar="pat", style=tiny_styles()["warm"], seed=3),
          sound(48_000, 0.5), 1),
+    Case("sd15-face", Sd15Face,
+         lambda: tiny_sd15_engine().stream(avatar="pat", style=tiny_sd15_styles()["warm"], seed=3),
+         sound(16_000, 0.4), 1),
 )
 
 
