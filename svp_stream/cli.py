@@ -77,9 +77,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
+    distil_from: Annotated[str | None, typer.Option(help="Of the stage audio: a wav2vec2 to copy, by folder.")] = None,
 ) -> None:
     """Train one stage of the model, or the evaluator of `svp evaluate`. Goes on where it was cut off."""
     _log()
+    if distil_from is not None:
+        from svp_stream.training.audio_distil import run_distil
+
+        if stage != "audio":
+            raise typer.BadParameter(f"--distil-from belongs to the stage audio, not to {stage}")
+        run_distil(config, distil_from, corpus, out, minutes)
+        return
     if stage == EVALUATOR:
         _train_evaluator(config, corpus, out, minutes)
         return
@@ -208,6 +216,21 @@ def bench_street(
         backend="none" if made.name == "noop" else f"{build.build_backend(config)} {getattr(made, 'precision', '')}",
     )
     typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else _street_table(figures))
+
+
+@bench.command("encoder")
+def bench_encoder(
+    model: Annotated[str, typer.Option(help="A wav2vec2 checkpoint: a folder, or a hub id.")],
+    speech: Annotated[Path | None, typer.Option(help="A recording; made-up syllables without one.")] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="How much of it.")] = 20.0,
+    freeze: Annotated[Path | None, typer.Option(help="Write the frozen normalisation here, a .safetensors.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What streaming a wav2vec2 costs: error against the offline pass, by window and look-ahead."""
+    from svp_stream.pipeline import encoder_bench
+
+    report = encoder_bench.report(model, speech, seconds, freeze)
+    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())
 
 
 @bench.command("latency")

@@ -19,8 +19,11 @@ def load_any(path: Path) -> object:
     """Load a shipped file by what it is."""
     if path.parent.name == "train":
         from svp_stream.evaluation.gauge_training import EvaluatorTrainConfig
+        from svp_stream.training.audio_distil import AudioDistilConfig
         from svp_stream.training.stages import read_profile
 
+        if path.stem == "audio-distil":
+            return load_yaml(path, AudioDistilConfig)
         if path.stem == "evaluator":
             return load_yaml(path, EvaluatorTrainConfig)
         return read_profile(path.stem, path)
