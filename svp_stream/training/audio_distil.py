@@ -176,7 +176,7 @@ class AudioDistilStage:
 def run_distil(config: Path | None, teacher: str, corpus: Path, out: Path, minutes: float | None = None) -> Path:
     """Distil the checkpoint `teacher` into `out/audio-distil`, going on where it stopped; returns that folder.
 
-    Raises WeightsError when the checkpoint cannot be loaded, ConfigError for a wrong profile, MediaError without speech.
+    Raises WeightsError when the checkpoint cannot be loaded, ConfigError for a profile, MediaError without speech.
     """
     profile = AudioDistilConfig() if config is None else load_yaml(config, AudioDistilConfig)
     folder, taught = out / FOLDER, load_wav2vec2(teacher)

@@ -56,7 +56,12 @@ def test_sd15_is_served_from_a_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     from tests.fakes.tiny_sd15 import write_tiny_sd15
 
     served: list[House] = []
-    monkeypatch.setattr(command, "serve", lambda house, settings: served.append(house) or 0)
+
+    def serve(house: House, settings: Config) -> int:
+        served.append(house)
+        return 0
+
+    monkeypatch.setattr(command, "serve", serve)
     write_tiny_sd15(tmp_path)
     preset = str(tmp_path / "styles" / "warm.npz")
     sd15 = ["--engine", "sd15", "--model", str(tmp_path), "--log-level", "error"]
