@@ -95,7 +95,7 @@ class Sd15Face:
         point = self._point(style)
         manner = self._engine.manner(self._sample(point))
         self._state = _State(
-            ears=self._engine.listen(), level=LevelStream(), motion=MotionStream(manner, self._seed),
+            ears=self._engine.ears.stream(), level=LevelStream(), motion=MotionStream(manner, self._seed),
             glide=Glide.rest(point),
         )  # fmt: skip
 
@@ -141,7 +141,7 @@ class Sd15Face:
         return times
 
     def _hear(self, packets: list[AudioTokens]) -> None:
-        self._state.tokens.extend(AudioTokens(p.pts, self._engine.told(p.tokens)) for p in packets)
+        self._state.tokens.extend(AudioTokens(p.pts, self._engine.ears.told(p.tokens)) for p in packets)
 
     def _drain(self, ahead: int) -> list[Frame]:
         """Make frames while `ahead` more frames of tokens are there; drop tokens that no window reads any more."""

@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
+from svp_stream.audio.ears import READOUT_KIND
 from svp_stream.audio.wav2vec import TAIL, EncoderConfig, Wav2VecEncoder, save_encoder
 from svp_stream.audio.wav2vec_rolling import load_wav2vec2
 from svp_stream.config import load_yaml
@@ -35,7 +36,6 @@ from svp_stream.weights_file import save_weights
 
 logger = logging.getLogger(__name__)
 FOLDER: Final = "audio-distil"
-READOUT_KIND: Final = "wav2vec-readout"
 READOUT_NAME: Final = "audio_readout.safetensors"
 
 

@@ -15,13 +15,8 @@ from pydantic import Field
 
 from svp_stream.config import Section, load_yaml
 from svp_stream.errors import WeightsError
-from svp_stream.motion.kps import HeadGeometry
 
 CARD: Final = "sd15.yaml"
-GENERIC_HEAD: Final = (
-    -0.085, -0.07, 0.10, 0.085, -0.07, 0.10, 0.0, 0.02, 0.16, 0.0, -0.25, 0.05, 0.5, 0.75, 0.4,
-)  # fmt: skip
-"""A head in the middle of the picture, eyes at 43 % of its height: for a portrait nobody has measured."""
 
 
 class AvatarCard(Section):
@@ -96,19 +91,13 @@ class Folder:
             raise WeightsError(f"{self.path / CARD} names {name}, which is missing; copy it there, or train again")
         return self.path / name
 
+    def optional(self, name: str | None) -> Path | None:
+        """A part that may be left out; raises WeightsError where it is named and missing."""
+        return None if name is None else self.file(name)
+
     def place(self, name: str) -> str:
         """A model by folder (relative to the card, or not) or by hub id."""
         return str(self.path / name) if (self.path / name).exists() else name
-
-    def geometry(self, avatar: str) -> HeadGeometry:
-        """Raises WeightsError for numbers that are none."""
-        import numpy as np
-
-        try:
-            told = self.card.avatars[avatar].geometry or GENERIC_HEAD
-            return HeadGeometry.from_vector(np.asarray(told, np.float32))
-        except ValueError as e:
-            raise WeightsError(f"{self.path / CARD}: avatars.{avatar}.geometry: {e}") from e
 
 
 def write_card(path: Path, card: Card) -> None:
