@@ -72,7 +72,7 @@ def corpus(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}.")],
+    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}, or sd15-image and on.")],
     corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
@@ -87,6 +87,11 @@ def train(
         if stage != "audio":
             raise typer.BadParameter(f"--distil-from belongs to the stage audio, not to {stage}")
         run_distil(config, distil_from, corpus, out, minutes)
+        return
+    if stage.startswith("sd15-"):
+        from svp_stream.training.sd15_run import run_sd15
+
+        run_sd15(stage, config, corpus, out, minutes)
         return
     if stage == EVALUATOR:
         _train_evaluator(config, corpus, out, minutes)

@@ -24,6 +24,10 @@ def load_any(path: Path) -> object:
 
         if path.stem == "audio-distil":
             return load_yaml(path, AudioDistilConfig)
+        if path.stem.startswith("sd15-"):
+            from svp_stream.training.sd15_run import Sd15Profile
+
+            return load_yaml(path, Sd15Profile)
         if path.stem == "evaluator":
             return load_yaml(path, EvaluatorTrainConfig)
         return read_profile(path.stem, path)

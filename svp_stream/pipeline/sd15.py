@@ -227,7 +227,7 @@ def _check(
     p = projection.config
     if p.style_dim != prior.config.style_dim or p.width != model.token_width:
         raise WeightsError(f"{folder.path}: {folder.card.projection} maps {p.style_dim} to tokens of {p.width}; "
-                           f"the style prior has {prior.config.style_dim} and the UNet reads {model.token_width}: wrong prior?")
+                           f"the style prior has {prior.config.style_dim}, the UNet reads {model.token_width}: wrong prior?")
     if not 0 <= look_ahead <= model.config.audio.around:
         raise EngineError(f"model.look_ahead is 0 to {model.config.audio.around} frames with these adapters, "
                           f"got {look_ahead}")

@@ -4,8 +4,8 @@ In: a `Wav2Vec2Model` from a folder or hub id, and a tape of speech (labels are 
 causal LayerNorm copy that streams without a window, and `audio_readout`, the map of its tokens to the checkpoint's
 width: together they stand in the checkpoint's place in an sd15 folder.
 
-The teacher hears the clean crop whole, as it was trained to; the student hears it with noise, block by block. Loss after
-FeatherHuBERT (METHOD 4.3 [V]): squared error, cosine, first and second differences over time, and the norm, against
+The teacher hears the clean crop whole, as it was trained to; the student hears it with noise, block by block. Loss
+after FeatherHuBERT (METHOD 4.3 [V]): squared error, cosine, first and second differences over time, and the norm, against
 states standardised over the tape [R].
 """
 

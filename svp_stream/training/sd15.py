@@ -78,7 +78,7 @@ class Trained(nn.Module):
         for name, p in model.parameters_to_train().items():
             p.requires_grad_(not words or any(w in name for w in words))
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters by name."""
         return {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
 
@@ -184,10 +184,11 @@ class Sd15Stage:
         frames = self.config.frames
         with torch.no_grad():
             level = torch.full((len(x0),), 0.05, device=x0.device)
-            made = model(batch, losses.noised(before, noise, t), t, before, level, frames).to(x0.dtype)
+            made: Tensor = model(batch, losses.noised(before, noise, t), t, before, level, frames).to(x0.dtype)
         shifted = made.view(-1, frames, *made.shape[1:]).roll(1, 1).clone()
         shifted[:, 0] = before.view_as(shifted)[:, 0]
-        return shifted.flatten(0, 1)
+        out: Tensor = shifted.flatten(0, 1)
+        return out
 
     def _times(self, clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Timesteps [B F], one a clip, and which rows start from the frame before."""
@@ -206,7 +207,8 @@ class Sd15Stage:
         shared = torch.randn_like(x0.view(clips, frames, *x0.shape[1:])[:, :1]).expand(-1, frames, -1, -1, -1)
         mixed = RHO**0.5 * shared.flatten(0, 1) + (1 - RHO) ** 0.5 * torch.randn_like(x0)
         offset = torch.randn(len(x0), x0.shape[1], 1, 1, device=x0.device)
-        return mixed + self.config.noise_offset * offset
+        out: Tensor = mixed + self.config.noise_offset * offset
+        return out
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Held-out frames: mean squared error of the latent from pure noise and from the frame before, in one step;

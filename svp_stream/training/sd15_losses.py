@@ -49,7 +49,8 @@ def pseudo_huber(error: Tensor) -> Tensor:
     """sqrt(e^2 + c^2) - c for each sample [N, ...], c = 0.00054 sqrt(D) (arXiv 2310.14189, section 3.3); [N]."""
     flat = error.flatten(1)
     c = 0.00054 * flat.shape[1] ** 0.5
-    return (flat.square().sum(1) + c * c).sqrt() - c
+    out: Tensor = (flat.square().sum(1) + c * c).sqrt() - c
+    return out
 
 
 def earlier(t: Tensor, stage: int) -> Tensor:
@@ -71,8 +72,8 @@ def inference_times(count: int) -> Tensor:
 def corrupted(previous: Tensor, noise: float, drop: float, none: float) -> tuple[Tensor, Tensor]:
     """A previous latent [N, 4, h, w] as an imperfect one: (latent, noise level told to the network [N]).
 
-    Noise of a level drawn up to `noise`, a share `drop` of patches of 4 x 4 cells away (after Hallo2 [V]), and `none` of
-    the rows without any past, level -1.
+    Noise of a level drawn up to `noise`, a share `drop` of patches of 4 x 4 cells away (after Hallo2 [V]), and `none`
+    of the rows without any past, level -1.
     """
     n, _, h, w = previous.shape
     device = previous.device

@@ -22,19 +22,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from svp_stream.audio.ears import Ears, open_ears
+from svp_stream.audio.wav2vec_rolling import RollingEncoder
 from svp_stream.config import load_yaml
 from svp_stream.diffusion.sd15 import Sd15, Sd15Config
 from svp_stream.diffusion.sd15_audio import AudioProjectionConfig
 from svp_stream.diffusion.sd15_files import fingerprint, load_sd15, load_unet, load_vae, save_adapters
 from svp_stream.diffusion.sd15_folder import AudioCard, AvatarCard, Card, Folder, SamplingCard, write_card
-from svp_stream.errors import MediaError
+from svp_stream.errors import ConfigError, MediaError
 from svp_stream.packets import Bytes
 from svp_stream.style.preset import StylePreset, save_preset
 from svp_stream.style.prior import StylePrior, load_prior
 from svp_stream.style.projection import KIND as PROJECTION_KIND
 from svp_stream.style.projection import PREFIX, ProjectionConfig, StyleProjection, load_projection
 from svp_stream.training.clips import Clips, read_frames
-from svp_stream.training.loop import run_stage
+from svp_stream.training.loop import LoopConfig, run_stage
 from svp_stream.training.sd15 import Kind, Sd15Stage, Sd15TrainConfig, Trained
 from svp_stream.training.sd15_data import Sd15Clip, Sd15Data, read_clip
 from svp_stream.weights_file import save_weights, sha256
@@ -44,6 +45,8 @@ BEFORE: Final[dict[Kind, Kind | None]] = {
     "image": None, "video": "image", "consistency": "video", "rollout": "consistency",
 }  # fmt: skip
 STAGES: Final = tuple(f"sd15-{kind}" for kind in BEFORE)
+TUNED: Final = ("attn1", "attn2", "norm1", "norm2")
+"""Of the base, by default [R]. V-Express trains all of it at first, then attn2 and norm2 for speech [V]."""
 
 
 class PartsConfig(BaseModel):
@@ -59,7 +62,7 @@ class PartsConfig(BaseModel):
     style_prior: Path | None = None
     style_tokens: int = Field(16, ge=1)
     size: int = Field(512, ge=64, le=1024, multiple_of=64)
-    graft: dict[str, Any] = {}
+    graft: dict[str, Any] = {"tuned": list(TUNED)}
     projection: dict[str, int] = {}
 
 
@@ -69,15 +72,29 @@ class Sd15Profile(Sd15TrainConfig):
     parts: PartsConfig = PartsConfig()
 
 
+def default_profile(kind: Kind) -> Sd15Profile:
+    """What configs/train/sd15-<kind>.yaml holds."""
+    if kind == "image":
+        return Sd15Profile()
+    speech = ("temporal", "audio", "style", "previous", "history", "projection", "attn2", "norm2")
+    steps, lr, ema = {
+        "video": (100_000, 1e-5, 0.9999), "consistency": (30_000, 1e-5, 0.999), "rollout": (10_000, 5e-6, 0.999),
+    }[kind]  # fmt: skip
+    loop = LoopConfig(steps=steps, batch=2, lr=lr, warmup=500, weight_decay=0.01, ema=ema)
+    return Sd15Profile(kind=kind, loop=loop, frames=8, train=speech if kind == "video" else ())
+
+
 def run_sd15(stage: str, config: Path | None, corpus: Path, out: Path, minutes: float | None = None) -> Path:
     """Train one stage into `out/<stage>`; returns that folder, which serves.
 
     Raises ConfigError for a profile, WeightsError and MediaError when something that the stage builds on is missing.
     """
+    if stage not in STAGES:
+        raise ConfigError(f"no training stage '{stage}'; there are {', '.join(STAGES)}")
     kind: Any = stage.removeprefix("sd15-")
-    profile = Sd15Profile(kind=kind) if config is None else load_yaml(config, Sd15Profile)
+    profile = default_profile(kind) if config is None else load_yaml(config, Sd15Profile)
     if profile.kind != kind:
-        profile = profile.model_copy(update={"kind": kind})
+        raise ConfigError(f"{config}: is a profile of the stage sd15-{profile.kind}, not of {stage}")
     before = BEFORE[profile.kind]
     begun = _first(profile, out) if before is None else Folder.open(out / f"sd15-{before}")
     stage_run, folder = Workshop(begun, profile, corpus), out / stage
@@ -101,12 +118,16 @@ class Workshop:
             folder.place(card.audio.model), folder.optional(card.audio.norm), folder.optional(card.audio.readout),
             card.audio.window, card.audio.look_ahead,
         )  # fmt: skip
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.vae.to(device)
+        if isinstance(self.ears.encoder, RollingEncoder):
+            self.ears.encoder.to(device)
         self.clips = Clips.open(corpus).where(has_video=True)
         self.read = [read_clip(c, card.size, self.encode, self.ears.encode, self.prior) for c in self.clips]
 
     def encode(self, picture: Tensor) -> Tensor:
         """[B, 3, H, W] to latents in Stable Diffusion's scale."""
-        told = self.vae.encode(picture)
+        told = self.vae.encode(picture.to(self.vae.device))
         latent: Tensor = told.latent_dist.mean if hasattr(told, "latent_dist") else told.latents
         return latent * float(self.vae.config.scaling_factor)
 
@@ -122,9 +143,7 @@ class Workshop:
         """Ready to run."""
         config = self.model.config
         data = Sd15Data(self.read, config.audio.around, config.kps_scale)
-        return Sd15Stage(
-            self.profile, data, self.model, self.projection, decode=self.decode, write=self.write
-        )
+        return Sd15Stage(self.profile, data, self.model, self.projection, decode=self.decode, write=self.write)
 
     def write(self, out: Path, model: nn.Module) -> None:
         """Everything that `sd15.yaml` names, the card last."""
@@ -181,7 +200,7 @@ def _first(profile: Sd15Profile, out: Path) -> Folder:
     unet = load_unet(parts.base)
     mark = fingerprint(unet)
     torch.manual_seed(profile.loop.seed)
-    graft = {k: tuple(v) if isinstance(v, list) else v for k, v in parts.graft.items()}
+    graft: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in parts.graft.items()}
     hearing = AudioProjectionConfig(audio_dim=ears.width, **parts.projection)
     model = Sd15(unet, Sd15Config(audio=hearing, **graft))
     width = model.token_width

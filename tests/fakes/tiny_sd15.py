@@ -21,10 +21,10 @@ from svp_stream.audio.wav2vec_rolling import measure_statistics, save_statistics
 from svp_stream.diffusion.sd15 import Sd15, Sd15Config
 from svp_stream.diffusion.sd15_audio import AudioProjectionConfig
 from svp_stream.diffusion.sd15_files import fingerprint, save_adapters
+from svp_stream.diffusion.sd15_folder import AudioCard, AvatarCard, Card, write_card
 from svp_stream.motion.manner import Manner
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.sd15 import Sd15Engine
-from svp_stream.diffusion.sd15_folder import AudioCard, AvatarCard, Card, write_card
 from svp_stream.style.preset import StylePreset, load_preset, save_preset
 from svp_stream.style.prior import PriorConfig, StylePrior, save_prior
 from svp_stream.style.projection import KIND as PROJECTION_KIND

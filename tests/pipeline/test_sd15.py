@@ -13,12 +13,12 @@ import yaml
 
 from svp_stream.clock import FRAME_TICKS
 from svp_stream.config import CONFIGS, Config, Model, Style, load_config
+from svp_stream.diffusion.sd15_folder import CARD, SamplingCard
 from svp_stream.errors import ConfigError, EngineError, PresetError, WeightsError
 from svp_stream.packets import AudioChunk, Frame
 from svp_stream.pipeline import build, sd15_cost
 from svp_stream.pipeline.sd15 import Sd15Engine, choose_device
 from svp_stream.pipeline.sd15_face import Sd15Face
-from svp_stream.diffusion.sd15_folder import CARD, SamplingCard
 from svp_stream.style.preset import StylePreset, save_preset
 from tests.fakes.tiny_sd15 import tiny_sd15_engine, tiny_sd15_styles, write_tiny_sd15
 from tests.laws.stages import voice
