@@ -186,7 +186,7 @@ def _adapters(unet: Any, config: Sd15Config) -> nn.ModuleDict:
     groups = unet.config.norm_num_groups
     temporal = {}
     for name, module in taps.transformers(unet):
-        if config.temporal_window and _level(unet, name) in config.temporal_levels:
+        if config.temporal_window and level_of(unet, name) in config.temporal_levels:
             width = module.norm.num_channels
             temporal[key(name)] = TemporalAttention(width, config.temporal_heads, groups, config.temporal_window)
     guider = Guider(config.kps_fields, config.kps_channels, conv_in.out_channels, config.kps_scale)
@@ -237,7 +237,7 @@ def _recorder(name: str) -> Any:
     return record
 
 
-def _level(unet: Any, name: str) -> int:
+def level_of(unet: Any, name: str) -> int:
     """Of a transformer by its name: how many times the picture was halved before it."""
     depth = len(unet.config.block_out_channels) - 1
     side, *rest = name.split(".")

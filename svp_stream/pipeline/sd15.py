@@ -120,13 +120,16 @@ class Sd15Engine:
         cells = card.size // 8
         steps = (1, 2) if card.sampling.kind == "few" else (card.sampling.steps,) * 2
         warm, cold = sd15_cost.count_flops(model, decoder, cells, steps)
+        hearing = sd15_cost.count_hearing(ears.encoder)
         engine = cls(
             model=model, autoencoder=Autoencoder(vae, decoder), ears=ears, projection=projection,
             style_prior=style_prior, prior=sha256(prior_file), size=card.size,
             schedule=zero_terminal(card.sampling.warm_share), sampling=card.sampling, device=where,
             sitters=_sitters(folder, model, Autoencoder(vae, decoder), where, kind), look_ahead=look_ahead,
-            cost=sd15_cost.Cost(warm, cold, sd15_cost.weight_bytes(*parts), sd15_cost.session_bytes(model, cells),
-                                sd15_cost.free_bytes(where), str(where)),
+            cost=sd15_cost.Cost(
+                warm + hearing, cold + hearing, sd15_cost.weight_bytes(*parts), sd15_cost.session_bytes(model, cells),
+                sd15_cost.free_bytes(where), str(where),
+            ),
         )  # fmt: skip
         logger.info(engine.cost.text())
         if where.type == "cpu":
@@ -226,8 +229,8 @@ def _check(
                            f"{folder.card.audio.model} gives {heard}; name the wav2vec2 that they were trained with")
     p = projection.config
     if p.style_dim != prior.config.style_dim or p.width != model.token_width:
-        raise WeightsError(f"{folder.path}: {folder.card.projection} maps {p.style_dim} to tokens of {p.width}; "
-                           f"the style prior has {prior.config.style_dim}, the UNet reads {model.token_width}: wrong prior?")
+        raise WeightsError(f"{folder.path}: wrong prior? {folder.card.projection} maps {p.style_dim} to {p.width}; "
+                           f"the style prior has {prior.config.style_dim}, the UNet reads {model.token_width}")
     if not 0 <= look_ahead <= model.config.audio.around:
         raise EngineError(f"model.look_ahead is 0 to {model.config.audio.around} frames with these adapters, "
                           f"got {look_ahead}")

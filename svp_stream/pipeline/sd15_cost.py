@@ -15,8 +15,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from svp_stream.audio.wav2vec import TAIL, Wav2VecEncoder
+from svp_stream.audio.wav2vec_rolling import FRAME, RollingEncoder
 from svp_stream.clock import FRAME_RATE_HZ
-from svp_stream.diffusion.sd15 import Sd15
+from svp_stream.diffusion.sd15 import Sd15, level_of
 from svp_stream.diffusion.sd15_attention import Layers
 from svp_stream.errors import EngineError
 
@@ -84,6 +86,26 @@ def count_flops(model: Sd15, vae: Any, cells: int, steps: tuple[int, int]) -> tu
     return warm, cold
 
 
+def count_hearing(encoder: RollingEncoder | Wav2VecEncoder) -> float:
+    """Operations of wav2vec2 for one video frame, on the meta device."""
+    with torch.no_grad():
+        if isinstance(encoder, Wav2VecEncoder):
+            with torch.device("meta"):
+                small = Wav2VecEncoder(encoder.config).requires_grad_(False)
+                window, state = torch.empty(1, encoder.config.window), small.initial()
+                with FlopCounterMode(display=False) as counted:
+                    small.step(window, state)
+            return float(counted.get_total_flops())
+        with torch.device("meta"):
+            twin = type(encoder.model)(encoder.model.config).eval().requires_grad_(False)
+            with FlopCounterMode(display=False) as counted:
+                twin.feature_extractor(torch.empty(1, FRAME + TAIL))
+                width = encoder.model.config.conv_dim[-1]
+                hidden, _ = twin.feature_projection(torch.empty(1, 2 * encoder.config.window, width))
+                twin.encoder(hidden)
+    return float(counted.get_total_flops())
+
+
 def _past(model: Sd15, sink: Layers) -> Layers:
     window = model.config.temporal_window
     return {n: (k.expand(-1, window, -1, -1), v.expand(-1, window, -1, -1)) for n, (k, v) in sink.items()}
@@ -92,11 +114,9 @@ def _past(model: Sd15, sink: Layers) -> Layers:
 def session_bytes(model: Sd15, cells: int) -> int:
     """What one session keeps: keys and values of the past, of the reference and of the style, and latents."""
     numbers, width = 0, model.dtype.itemsize
-    levels = [max(1, cells >> i) ** 2 for i in range(len(model.unet.config.block_out_channels))]
-    by_width = dict(zip(model.unet.config.block_out_channels, levels, strict=True))
-    for layer in model.adapters["temporal"].values():  # type: ignore[operator]
-        wide = layer.to_q.in_features
-        numbers += 2 * model.config.temporal_window * wide * by_width.get(wide, levels[-1])
+    for name, layer in model.adapters["temporal"].items():  # type: ignore[operator]
+        side = max(1, cells >> level_of(model.unet, name.replace("/", ".")))
+        numbers += 2 * model.config.temporal_window * layer.to_q.in_features * side**2
     for layer in model.adapters["style"].values():  # type: ignore[operator]
         numbers += 2 * 16 * layer.to_k.out_features
     return numbers * width + 16 * cells * cells * 4

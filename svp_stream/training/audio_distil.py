@@ -5,8 +5,8 @@ causal LayerNorm copy that streams without a window, and `audio_readout`, the ma
 width: together they stand in the checkpoint's place in an sd15 folder.
 
 The teacher hears the clean crop whole, as it was trained to; the student hears it with noise, block by block. Loss
-after FeatherHuBERT (METHOD 4.3 [V]): squared error, cosine, first and second differences over time, and the norm, against
-states standardised over the tape [R].
+after FeatherHuBERT (METHOD 4.3 [V]): squared error, cosine, first and second differences over time, and the norm,
+against states standardised over the tape [R].
 """
 
 from __future__ import annotations
