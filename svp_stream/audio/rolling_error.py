@@ -51,8 +51,8 @@ class EncoderReport:
         aheads = sorted({r.look_ahead_ms for r in self.rows})
         by = {(r.window_s, r.look_ahead_ms): r for r in self.rows}
         lines = [
-            f"feat_extract_norm {self.norm}, {self.seconds:.1f} s of speech; frozen normalisation and running level alone: "
-            f"relative error {self.frozen:.3f}", "",
+            f"feat_extract_norm {self.norm}, {self.seconds:.1f} s of speech; frozen normalisation and running level "
+            f"alone: relative error {self.frozen:.3f}", "",
             "| window | " + " | ".join(f"{a} ms ahead" for a in aheads) + " |", "|---" * (len(aheads) + 1) + "|",
         ]  # fmt: skip
         for window in sorted({r.window_s for r in self.rows}):
