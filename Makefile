@@ -19,7 +19,8 @@ PIP_ARGS ?=
 TEST_ARGS ?=
 
 SERVE_PACKAGES := libportaudio2
-TEST_PACKAGES := $(SERVE_PACKAGES) chromium flite espeak-ng libegl1 libgl1-mesa-dri fonts-dejavu-core
+TEST_PACKAGES := $(SERVE_PACKAGES) chromium flite festival festvox-kdlpc16k espeak-ng libegl1 libgl1-mesa-dri \
+	fonts-dejavu-core coturn iproute2 iptables
 
 .PHONY: help serve test lint bench soak clean serve-system test-system
 .DEFAULT_GOAL := help

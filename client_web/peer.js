@@ -2,16 +2,17 @@
 /**
  * One call: the peer connection from offer to hang-up.
  * In: a microphone track or none, a wish. Out: tracks, events of the data channel, one `CallError` when it fails.
- * Remembers: the connection, its WHIP resource. Picture and voice come in streams of their own, so that the browser
- * does not hold the picture back for the voice.
+ * Remembers: the connection, its WHIP resource, what restarts ICE. Picture and voice come in streams of their own, so
+ * that the browser does not hold the picture back for the voice.
  */
 
 import { Control, LABEL } from "./control.js";
 import { CallError } from "./failures.js";
+import { Restarter } from "./restart.js";
 import { WhipCall } from "./whip.js";
 
 const CONNECT_MS = 12_000;
-const PATIENCE_MS = 4_000;
+const PATIENCE_MS = 10_000;
 
 /**
  * @typedef {object} Ears
@@ -35,6 +36,9 @@ export class Peer {
     this.over = false;
     this.connectedOnce = false;
     this.timer = 0;
+    this.answer = "";
+    /** @type {Restarter | null} */
+    this.restarter = null;
     this.connection.addEventListener("icecandidate", ({ candidate }) => this.whip.found(candidate));
     this.connection.addEventListener("connectionstatechange", () => this.#changed());
     this.connection.addEventListener("track", ({ track, receiver }) => {
@@ -54,12 +58,15 @@ export class Peer {
     if (microphone) connection.addTransceiver(microphone, { direction: "sendrecv" });
     else connection.addTransceiver("audio", { direction: "recvonly" });
     connection.addTransceiver("video", { direction: "recvonly" });
+    const iceServers = await this.whip.servers();
+    if (iceServers.length) connection.setConfiguration({ ...connection.getConfiguration(), iceServers });
     await connection.setLocalDescription();
     const answer = await this.whip.create(connection.localDescription?.sdp ?? "", wish);
     if (this.over) {
       this.whip.end();
       return;
     }
+    this.answer = answer;
     this.#await(CONNECT_MS, "no-path");
     await connection.setRemoteDescription({ type: "answer", sdp: answer });
   }
@@ -67,6 +74,7 @@ export class Peer {
   hangUp() {
     this.over = true;
     clearTimeout(this.timer);
+    this.restarter?.close();
     this.whip.end();
     this.connection.close();
   }
@@ -83,9 +91,10 @@ export class Peer {
       clearTimeout(this.timer);
       if (!this.connectedOnce && !this.over) this.ears.connected();
       this.connectedOnce = true;
-    } else if (state === "failed") {
-      this.#fail(this.connectedOnce ? "lost" : "no-path");
-    } else if (state === "disconnected") {
+      this.restarter ??= new Restarter(this.connection, this.whip, this.answer, (code) => this.#fail(code));
+    } else if (state === "failed" && !this.connectedOnce) {
+      this.#fail("no-path");
+    } else if (state === "disconnected" || state === "failed") {
       this.#await(PATIENCE_MS, "lost");
     }
   }

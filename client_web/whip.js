@@ -1,13 +1,18 @@
 // @ts-check
 /**
- * WHIP over fetch: POST makes a call, PATCH trickles candidates, DELETE ends it (RFC 9725, RFC 8840).
+ * WHIP over fetch: OPTIONS asks for STUN and TURN servers, POST makes a call, PATCH trickles candidates or restarts ICE,
+ * DELETE ends the call (RFC 9725, RFC 8840).
  * In: SDP and candidates of the browser. Out: the server's answer, or a `CallError` that says what went wrong.
- * Remembers: the secret URL of the call and its entity tag.
+ * Remembers: the secret URL of the call, the entity tag of its ICE session, candidates that cannot be sent yet.
  */
 
 import { CallError } from "./failures.js";
 
 /** @typedef {{avatar?: string, style?: string, strength?: number, temperature?: number, echo?: boolean}} Wish */
+
+const ASK_MS = 2_000;
+
+/** @typedef {{ufrag: string, pwd: string, candidates: string[]}} Side what a fragment says of the other side */
 
 export class WhipCall {
   /** @param {string | null} token what the server wants to know, null for none */
@@ -21,6 +26,49 @@ export class WhipCall {
     this.complete = false;
     this.ufrag = "";
     this.sending = false;
+    /** Whether the entity tag of the newest ICE session is not known yet (RFC 9725 section 4.3.3). */
+    this.held = false;
+  }
+
+  /**
+   * The STUN and TURN servers to use, with fresh credentials; none when the server does not say.
+   * @returns {Promise<RTCIceServer[]>}
+   */
+  async servers() {
+    try {
+      const response = await this.#ask("/v1/call", { method: "OPTIONS", signal: AbortSignal.timeout(ASK_MS) });
+      return response.ok ? iceServers(response.headers.get("Link") ?? "") : [];
+    } catch {
+      return [];
+    }
+  }
+
+  /**
+   * Restarts ICE. Throws `CallError`; the call itself goes on.
+   * @param {string} sdp the local description with its new user fragment
+   * @returns {Promise<Side>}
+   */
+  async restart(sdp) {
+    if (!this.location) throw new CallError("ended");
+    const ufrag = /a=ice-ufrag:(\S+)/.exec(sdp)?.[1] ?? "";
+    this.held = ufrag !== this.ufrag || this.held;
+    this.ufrag = ufrag;
+    const pwd = /a=ice-pwd:(\S+)/.exec(sdp)?.[1] ?? "";
+    const response = await this.#ask(this.location, {
+      method: "PATCH",
+      headers: { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*" },
+      body: `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${pwd}\r\n`,
+      signal: AbortSignal.timeout(ASK_MS),
+    });
+    if (response.status === 404) throw new CallError("ended");
+    if (response.status !== 200) throw await CallError.of(response);
+    const side = readFragment(await response.text());
+    if (ufrag === this.ufrag) {
+      this.etag = response.headers.get("ETag") ?? "*";
+      this.held = false;
+      void this.#trickle();
+    }
+    return side;
   }
 
   /**
@@ -66,7 +114,8 @@ export class WhipCall {
   }
 
   async #trickle() {
-    if (!this.location || this.sending || (!this.waiting.length && !this.complete)) return;
+    this.waiting = this.waiting.filter((c) => !c.usernameFragment || c.usernameFragment === this.ufrag);
+    if (!this.location || this.held || this.sending || (!this.waiting.length && !this.complete)) return;
     this.sending = true;
     const body = fragment(this.ufrag, this.waiting, this.complete);
     this.waiting = [];
@@ -97,6 +146,55 @@ export class WhipCall {
       throw new CallError("unreachable", String(error));
     }
   }
+}
+
+/**
+ * The servers in a `Link` header (RFC 9725 section 4.6, RFC 8288).
+ * @param {string} header
+ * @returns {RTCIceServer[]}
+ */
+export function iceServers(header) {
+  const found = [];
+  for (const [, urls, rest] of header.matchAll(/<([^>]*)>((?:;\s*[a-z-]+="(?:[^"\\]|\\.)*")*)/g)) {
+    /** @type {Record<string, string>} */
+    const said = {};
+    for (const [, key, value] of (rest ?? "").matchAll(/;\s*([a-z-]+)="((?:[^"\\]|\\.)*)"/g)) {
+      said[key ?? ""] = (value ?? "").replace(/\\(.)/g, "$1");
+    }
+    if (said.rel !== "ice-server" || !urls) continue;
+    const { username, credential } = said;
+    found.push(username === undefined ? { urls } : { urls, username, credential });
+  }
+  return found;
+}
+
+/**
+ * The other side in an answered fragment.
+ * @param {string} text
+ * @returns {Side}
+ */
+export function readFragment(text) {
+  return {
+    ufrag: /^a=ice-ufrag:(\S+)/m.exec(text)?.[1] ?? "",
+    pwd: /^a=ice-pwd:(\S+)/m.exec(text)?.[1] ?? "",
+    candidates: [...new Set([...text.matchAll(/^a=(candidate:.*?)\r?$/gm)].map((match) => match[1] ?? ""))],
+  };
+}
+
+/**
+ * The answer as it is after an ICE restart: the same in all but the path.
+ * @param {string} answer
+ * @param {Side} side
+ */
+export function graft(answer, side) {
+  const path = [`a=ice-ufrag:${side.ufrag}`, `a=ice-pwd:${side.pwd}`];
+  const candidates = side.candidates.map((line) => `a=${line}`);
+  const lines = [];
+  for (const line of answer.split(/\r?\n/)) {
+    if (line.startsWith("a=ice-ufrag:")) lines.push(...path, ...candidates.splice(0));
+    else if (line && !/^a=(ice-pwd|candidate|end-of-candidates)/.test(line)) lines.push(line);
+  }
+  return lines.join("\r\n").replace(/^o=(\S+ \S+) (\d+)/m, (_, id, version) => `o=${id} ${+version + 1}`) + "\r\n";
 }
 
 /**

@@ -7,15 +7,16 @@ profile or preset (said before anything listens), 3 the port is taken. Remembers
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvicorn
 
-from server import logs, seams
+from server import logs, seams, tls
 from server.house import House
-from server.ice import is_loopback
+from server.ice import Ice, is_loopback
 from server.security import guard
 from server.studio import build_studio
 from svp_stream.config import Config, check, load_config
@@ -43,7 +44,7 @@ class Announcing(uvicorn.Server):
 def page_url(settings: Config, port: int) -> str:
     """Where a person opens the page; a token rides in the fragment, which browsers do not send."""
     server = settings.server
-    scheme = "https" if server.tls_certificate else "http"
+    scheme = "https" if server.secure else "http"
     host = "127.0.0.1" if is_loopback(server.host) else server.host
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
@@ -69,8 +70,9 @@ def main(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
     token: Annotated[str | None, typer.Option(envvar="SVP_TOKEN", help="What callers must know.")] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, with --tls-key.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file, with --tls-certificate.")] = None,
+    tls_files: Annotated[
+        str | None, typer.Option("--tls", help="auto (a certificate of our own making), or CERT.pem,KEY.pem.")
+    ] = None,
     echo_voice: Annotated[bool, typer.Option("--echo-voice", help="Play a caller's voice back, lip-synced.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -79,16 +81,14 @@ def main(
         logs.configure(log_level)
         settings = overridden(
             load_config(config),
-            server={
-                "host": host, "port": port, "capacity": capacity, "token": token,
-                "tls_certificate": tls_certificate, "tls_key": tls_key,
-            },
+            server={"host": host, "port": port, "capacity": capacity, "token": token},
             model={"engine": engine or ("sd15" if model else None), "avatar": avatar, "folder": model},
             style={"default": style},
-        )  # fmt: skip
+        )
+        settings = tls.settled(settings, tls_files, datetime.now(UTC))
         house = House(
             build_studio(settings), guard(settings.server), capacity=settings.server.capacity,
-            media=settings.media, echo=echo_voice,
+            media=settings.media, echo=echo_voice, paths=Ice(settings.ice),
         )  # fmt: skip
     except (SvpError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from server import whip
 from server.control import ControlError, StyleOrder, validated
 from server.health import Metrics, Readiness
+from server.line_routes import line_routes, read_body
 from server.live import SourceTaken
 from server.security import Denied, Guard
 from server.shelfmarks import avatar_marks, session_marks, style_marks
@@ -60,7 +61,7 @@ def create_app(rooms: Rooms, lifespan: Lifespan) -> FastAPI:
 
     _add_errors(app, rooms.metrics)
     app.include_router(_health(rooms))
-    for router in (_metrics(rooms.metrics), _call(rooms.signaling), _lists(rooms)):
+    for router in (_metrics(rooms.metrics), line_routes(rooms.signaling), _lists(rooms)):
         app.include_router(router, dependencies=[Depends(guarded)])
     app.mount("/", StaticFiles(directory=PAGES, html=True), name="pages")
     return app
@@ -91,41 +92,6 @@ def _metrics(metrics: Metrics) -> APIRouter:
     return router
 
 
-def _call(signaling: Signaling) -> APIRouter:
-    """The WHIP resource."""
-    router = APIRouter(prefix="/v1/call")
-
-    @router.post("", status_code=201)
-    async def create(
-        request: Request,
-        avatar: Annotated[str | None, Query(max_length=200)] = None,
-        style: Annotated[str | None, Query(max_length=200)] = None,
-        strength: Annotated[float | None, Query(ge=0, le=2, allow_inf_nan=False)] = None,
-        temperature: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
-        echo: bool = False,
-    ) -> Response:
-        whip.content_type(request.headers.get("content-type"), whip.SDP_TYPE)
-        body = await _body(request, whip.MAX_SDP_BYTES)
-        wish = Wish(avatar=avatar, style=style, strength=strength, temperature=temperature, echo=echo)
-        made = await signaling.call(body, wish)
-        headers = {"Location": made.location, "ETag": made.etag, "X-Session": made.id}
-        return Response(made.sdp, 201, headers, media_type=whip.SDP_TYPE)
-
-    @router.patch("/{secret}", status_code=204)
-    async def trickle(secret: str, request: Request) -> Response:
-        whip.content_type(request.headers.get("content-type"), whip.FRAGMENT_TYPE)
-        body = await _body(request, whip.MAX_FRAGMENT_BYTES)
-        await signaling.trickle(secret, body, request.headers.get("if-match"))
-        return Response(status_code=204)
-
-    @router.delete("/{secret}", status_code=200)
-    async def end(secret: str) -> Response:
-        await signaling.end(secret)
-        return Response(status_code=200)
-
-    return router
-
-
 def _lists(rooms: Rooms) -> APIRouter:
     """What there is, for the page and for programs."""
     router = APIRouter(prefix="/v1")
@@ -139,7 +105,7 @@ def _lists(rooms: Rooms) -> APIRouter:
     @router.post("/sessions", status_code=201)
     async def stage(request: Request) -> dict[str, str]:
         whip.content_type(request.headers.get("content-type"), "application/json")
-        text = whip.decode(await _body(request, MAX_JSON_BYTES), MAX_JSON_BYTES)
+        text = whip.decode(await read_body(request, MAX_JSON_BYTES), MAX_JSON_BYTES)
         return {"id": (await signaling.stage(validated(Wish, text or "{}", json=True))).id}
 
     @router.delete("/sessions/{session}", status_code=200)
@@ -158,21 +124,10 @@ def _lists(rooms: Rooms) -> APIRouter:
     @router.put("/sessions/{session}/style")
     async def put_style(session: str, request: Request) -> dict[str, Any]:
         whip.content_type(request.headers.get("content-type"), "application/json")
-        text = whip.decode(await _body(request, MAX_JSON_BYTES), MAX_JSON_BYTES)
+        text = whip.decode(await read_body(request, MAX_JSON_BYTES), MAX_JSON_BYTES)
         return signaling.style(session, validated(StyleOrder, text, json=True)).told()
 
     return router
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, read no further than the limit; raises `WhipError` 413."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise WhipError(413, f"the body is longer than {limit} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:
@@ -184,7 +139,7 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(WhipError)
     async def on_whip(_: Request, error: WhipError) -> JSONResponse:
-        return say(error.status, error)
+        return say(error.status, error, error.headers)
 
     @app.exception_handler(Denied)
     async def on_denied(_: Request, error: Denied) -> JSONResponse:

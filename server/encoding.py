@@ -87,7 +87,11 @@ def _context(name: str, picture: av.VideoFrame, bits: int) -> av.VideoCodecConte
 
 
 class Vp8:
-    """libvpx in real-time mode at a constant bit rate, set as aiortc sets it."""
+    """libvpx in real-time mode at a constant bit rate, set as aiortc sets it but for the denoiser.
+
+    Rendered pictures have no camera noise, and libvpx's denoiser (noise-sensitivity) leaves parts of the last picture
+    standing where this one differs sharply.
+    """
 
     def __init__(self, bits_per_second: int, ceiling: int) -> None:
         self._bits = bits_per_second
@@ -109,7 +113,7 @@ class Vp8:
         codec.qmin, codec.qmax = 2, 56
         codec.options = {
             "bufsize": rate, "minrate": rate, "maxrate": rate, "cpu-used": "-6", "deadline": "realtime",
-            "lag-in-frames": "0", "noise-sensitivity": "4", "overshoot-pct": "15", "undershoot-pct": "100",
+            "lag-in-frames": "0", "noise-sensitivity": "0", "overshoot-pct": "15", "undershoot-pct": "100",
             "partitions": "0", "static-thresh": "1",
         }  # fmt: skip
         return codec
@@ -201,7 +205,7 @@ class RateRule:
     _up_s: float = field(default=float("-inf"))
     _spent: int = 0
     _since_s: float | None = None
-    _output: float = field(default=float("inf"))
+    _output: float = 0.0
 
     def spent(self, now_s: float, size: int) -> None:
         """A picture of `size` bytes left: gives the rate that is really used, second by second."""
@@ -216,7 +220,8 @@ class RateRule:
         """A new rate, or None to leave it.
 
         An estimate below the rate that is set but well above the one that is used says only that a still picture
-        needs few bits (a receiver estimates at most 1.5 times what it gets): that is no reason to go down.
+        needs few bits (a receiver estimates at most 1.5 times what it gets): that is no reason to go down. Nor is the
+        first second, in which nothing is known of the use and receivers guess.
         """
         if wish * STEP < self.bits and wish < self._output * 1.2:
             self.bits, self._up_s = wish, now_s

@@ -5,6 +5,7 @@ In: counts from calls. Out: Prometheus text (exposition format 0.0.4). Remembers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -30,6 +31,11 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S, registry=registry,
         )  # fmt: skip
         Gauge("svp_capacity", "Calls that fit at a time", registry=registry).set(capacity)
+
+    def watch_paths(self, problems: Callable[[], list[str]]) -> None:
+        """Shows how many STUN and TURN servers fail (`server.ice.Ice.problems`) whenever somebody looks."""
+        gauge = Gauge("svp_ice_problems", "STUN and TURN servers that fail", registry=self._registry)
+        gauge.set_function(lambda: len(problems()))
 
     def exposition(self) -> bytes:
         """The text that a scrape gets."""

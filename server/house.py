@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from server import seams
 from server.app import Rooms, create_app
 from server.health import Metrics, Readiness
+from server.ice import Ice
 from server.live import Limits
 from server.press import Press
 from server.security import Guard
@@ -33,7 +34,7 @@ class House:
 
     def __init__(
         self, studio: Studio, guard: Guard, *, capacity: int, media: Media | None = None, limits: Limits | None = None,
-        echo: bool = False,
+        echo: bool = False, paths: Ice | None = None,
     ) -> None:
         self.studio = studio
         self.worker = Worker()
@@ -42,8 +43,9 @@ class House:
         self.metrics = Metrics(capacity)
         self.signaling = Signaling(
             studio, self.worker, self.press, self.readiness, self.metrics, capacity=capacity,
-            media=media or Media(), limits=limits or Limits(), echo=echo,
+            media=media or Media(), limits=limits or Limits(), echo=echo, paths=paths or Ice(),
         )  # fmt: skip
+        self.metrics.watch_paths(self.signaling.paths.problems)
         rooms = Rooms(studio, self.signaling, self.readiness, self.metrics, guard)
         self.app: FastAPI = create_app(rooms, self.lifespan)
 

@@ -13,12 +13,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from server.desk import Desk
 from server.feed import PictureFeed
 from server.health import Metrics
+from server.ice import Ice
 from server.mailbox import Packet, VoiceLine
 from server.mic import LevelMeter
 from server.pacing import MediaClock
@@ -59,6 +60,7 @@ class Backstage:
     metrics: Metrics
     media: Media
     limits: Limits
+    paths: Ice = field(default_factory=Ice)
 
 
 class SourceTaken(Exception):
@@ -124,7 +126,7 @@ class Live:
         )  # fmt: skip
         self.desk = Desk(id, key, back.studio, back.worker, self.seat, manner, echo=echo)
         self.report = Report(self.seat, self.pictures, self.voice)
-        self._limits, self._metrics = back.limits, back.metrics
+        self._limits, self._metrics, self._paths = back.limits, back.metrics, back.paths
         self._on_closed = on_closed
         self._attached: list[Attached] = []
         self._loop = asyncio.get_running_loop()
@@ -199,7 +201,7 @@ class Live:
             await asyncio.sleep(self._limits.stats_s)
             if self.begun:
                 db = self.source.level.take_db() if self.source is not None else None
-                self.desk.tell("stats", **self.report.take(db, self._metrics))
+                self.desk.tell("stats", **self.report.take(db, self._metrics), ice=self._paths.problems())
             # counted in looks, not in wall time: a machine that stands still keeps nobody away
             alone_s = 0.0 if self.source is not None or self._attached else alone_s + self._limits.stats_s
             if alone_s >= self._limits.linger_s:

@@ -1,12 +1,11 @@
 """The bounded boxes between the event loop and the inference thread; each counts what it drops.
 
-In: microphone packets (loop to thread), frames (thread to loop), orders (loop to thread), a caller's own voice.
-Remembers: at most its bound. Sound: the oldest is dropped. Frames: the latest wins. Latency cannot grow.
+In: microphone packets and orders (loop to thread), a session's voice. Pictures: see `feed`.
+Remembers: at most its bound; the oldest is dropped. Latency cannot grow.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from svp_stream.packets import AudioChunk, Float32, Frame
+from svp_stream.packets import AudioChunk, Float32
 
 T = TypeVar("T")
 
@@ -74,44 +73,6 @@ class OldestOut(Generic[T]):
         with self._lock:
             lost, self._lost = self._lost, 0
             return lost
-
-
-class LatestFrame:
-    """One frame from the inference thread to a track of the loop; a newer one replaces one not yet fetched."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._ready = asyncio.Event()
-        self._lock = threading.Lock()
-        self._frame: Frame | None = None
-        self.dropped = 0
-        self.passed = 0
-
-    def put(self, frame: Frame) -> None:
-        """From any thread; never waits. A frame for a loop that has closed is dropped."""
-        with self._lock:
-            if self._frame is not None:
-                self.dropped += 1
-            self._frame = frame
-        try:
-            self._loop.call_soon_threadsafe(self._ready.set)
-        except RuntimeError:  # the loop closed between the last turn and now: nobody is left to see the frame
-            self.dropped += 1
-
-    async def get(self) -> Frame:
-        """The newest frame, waiting for one if need be."""
-        while True:
-            with self._lock:
-                frame, self._frame = self._frame, None
-                self._ready.clear()
-            if frame is not None:
-                self.passed += 1
-                return frame
-            await self._ready.wait()
-
-    def peek(self) -> bool:
-        """Whether a newer frame is waiting."""
-        return self._frame is not None
 
 
 class VoiceLine:

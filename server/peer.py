@@ -23,10 +23,11 @@ from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 
-from server import control, ice, seams, whip
+from server import control, ice, ice_seams, seams, whip
 from server.avatar_track import AvatarTrack
 from server.live import Limits, Live, Source
 from server.mic import Mic
+from server.restart import Restarter
 from server.voice_track import VoiceTrack
 from server.whip import Fragment, Offer, WhipError
 
@@ -61,8 +62,9 @@ class Peer:
     """One connection. Made for a session, ended with `close`; `on_closed` is called once, when everything is freed."""
 
     def __init__(
-        self, key: str, live: Live, visit: Visit, limits: Limits, codec: str, on_closed: Callable[[Peer], None]
-    ) -> None:
+        self, key: str, live: Live, visit: Visit, limits: Limits, codec: str, paths: ice.Ice,
+        on_closed: Callable[[Peer], None],
+    ) -> None:  # fmt: skip
         """`codec` is the first choice for the picture. Raises `SourceTaken`."""
         self.key = key
         self.live = live
@@ -81,7 +83,9 @@ class Peer:
             self._source = live.take_source(self.errand)
         self._picture = AvatarTrack(live.pictures, visit.layout, lambda: self.begin_close("its pictures have ended"))
         self._sound = VoiceTrack(live.voice, self._hears)
+        self._paths = paths
         self._connection = RTCPeerConnection(ice.configuration())
+        self._restarter = Restarter(self._connection, connect_s=limits.connect_s)
         self._connection.on("track", self._hear)
         self._connection.on("datachannel", self._open_channel)
         self._connection.on("connectionstatechange", self._state_changed)
@@ -102,9 +106,10 @@ class Peer:
     async def answer(self) -> str:
         """The answer's SDP with all our candidates; raises `WhipError` 400 or 422 for an offer that aiortc refuses."""
         connection, offer = self._connection, self._offer
-        self._prepare()
         try:
-            await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            with ice_seams.agents(self._paths.plan()):
+                self._prepare()
+                await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         except OperationError as error:
             raise WhipError(422, f"no codec in common: this server speaks VP8, H.264 and Opus ({error})") from error
         except (ValueError, AssertionError, KeyError, IndexError, AttributeError, StopIteration, TypeError) as error:
@@ -117,24 +122,41 @@ class Peer:
         seams.part_streams(connection)
         if offer.passive_allowed:
             seams.answer_passive(connection)
-        await connection.setLocalDescription(await connection.createAnswer())
-        sdp = str(connection.localDescription.sdp)
+        try:
+            await connection.setLocalDescription(await connection.createAnswer())
+        except ice_seams.NoPath as error:
+            raise WhipError(502, str(error)) from error
+        sdp = whip.completed(str(connection.localDescription.sdp), offer)
         self._picture.codec = whip.first_codec(sdp, "video") or self._codec
         self._spawn(self._watch(), "watch")
         return sdp
 
     async def trickle(self, fragment: Fragment) -> None:
         """Takes further candidates of the other side."""
+        if self._restarter.names(fragment.ufrag):
+            await self._restarter.trickle(fragment.candidates)
+            return
+        taken = [section.mid for section in self._offer.sections]
         for candidate in fragment.candidates:
             parsed = candidate_from_sdp(candidate.line)
-            parsed.sdpMid = candidate.mid
+            # the bundle's candidates may come under the name of a section that was rejected
+            parsed.sdpMid = candidate.mid if candidate.mid in taken else taken[0]
             await self._connection.addIceCandidate(parsed)
         if fragment.complete:
             await self._connection.addIceCandidate(None)
 
-    async def restart(self, fragment: Fragment) -> str:
-        """ICE restart (RFC 9725 section 4.3.3): the fragment to answer with. Raises `WhipError` 422."""
-        raise WhipError(422, "this server does not restart ICE: end the call and make another")
+    def newest(self, fragment: Fragment) -> bool:
+        """Whether a fragment belongs to the ICE session that is on or coming about."""
+        first = self._restarter.first and fragment.ufrag == self.ufrag
+        return fragment.ufrag is None or first or self._restarter.names(fragment.ufrag)
+
+    def repeats(self, fragment: Fragment) -> bool:
+        """Whether this very restart has been answered already."""
+        return self._restarter.repeats(fragment) is not None
+
+    async def restart(self, fragment: Fragment) -> Fragment:
+        """ICE restart (RFC 9725 section 4.3.3): the fragment to answer with. Raises `WhipError` 400, 409, 502."""
+        return await self._restarter.restart(fragment, self._offer.sections[0].mid or "0", self._paths.plan())
 
     def begin_close(self, reason: str) -> None:
         """Start ending the connection, whoever asks; `close` waits for the end."""
@@ -154,6 +176,7 @@ class Peer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._restarter.close()
         self._picture.stop()
         self._sound.stop()
         try:

@@ -17,6 +17,11 @@ from svp_stream.errors import CapacityError
 P = TypeVar("P")
 
 
+def new_etag() -> str:
+    """An entity tag for one ICE session (RFC 9725 section 4.3.1)."""
+    return f'"{secrets.token_hex(8)}"'
+
+
 @dataclass(slots=True, eq=False)
 class Place(Generic[P]):
     """One entry. The `secret` is all that is needed to change or end a connection; who knows the `id` may watch, so it
@@ -24,7 +29,7 @@ class Place(Generic[P]):
 
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
+    etag: str = field(default_factory=new_etag)
     holder: P | None = None
 
     @property

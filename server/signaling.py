@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from server import whip
 from server.control import Name, StyleOrder
 from server.health import Metrics, Readiness
+from server.ice import Ice
 from server.live import Backstage, Limits, Live
 from server.peer import Errand, Peer, Visit
 from server.press import Press
-from server.registry import Place, Registry
+from server.registry import Place, Registry, new_etag
 from server.studio import Manner, Studio
 from server.whip import Fragment, WhipError
 from server.worker import Worker
@@ -54,16 +55,25 @@ class Created:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """An ICE restart was taken: the fragment to answer with, and the new entity tag."""
+
+    fragment: str
+    etag: str
+
+
 class Signaling:
     """The sessions and connections of one server."""
 
     def __init__(
         self, studio: Studio, worker: Worker, press: Press, readiness: Readiness, metrics: Metrics, *, capacity: int,
-        media: Media, limits: Limits, echo: bool = False,
+        media: Media, limits: Limits, echo: bool = False, paths: Ice | None = None,
     ) -> None:  # fmt: skip
         self.registry: Registry[Live] = Registry(capacity)
         self.lines: Registry[Peer] = Registry(limits.connections, noun="connection")
-        self._back = Backstage(studio, worker, press, metrics, media, limits)
+        self.paths = paths or Ice()
+        self._back = Backstage(studio, worker, press, metrics, media, limits, self.paths)
         self._readiness = readiness
         self._echo = echo
         self._open = True
@@ -96,18 +106,51 @@ class Signaling:
             await live.close("its offer could not be answered")
             raise
 
-    async def trickle(self, secret: str, body: bytes, if_match: str | None) -> None:
-        """PATCH. Raises `WhipError`: 404 no such call, 428/412 wrong entity tag, 422 an ICE restart, 400, 413."""
+    async def whip(self, body: bytes, wish: Wish, session: str | None = None) -> Created:
+        """POST of a microphone, for a session that is there (its id) or for one made for it.
+
+        Raises as `call`, `WhipError` 404 for an unknown session, `SourceTaken` for one that is fed already.
+        """
+        visit = Visit(Errand.WHIP, whip.parse_whip(body))
+        live = await self._raise_curtain(wish) if session is None else self.live(session)
+        try:
+            return await self._connect(live, visit, "/v1/whip")
+        except BaseException:  # also when the request is cancelled: a session made for it must not be left
+            if session is None:
+                await live.close("its offer could not be answered")
+            raise
+
+    async def whep(self, session: str, body: bytes, layout: str) -> Created:
+        """POST of a viewer. Raises `WhipError` (404, 400, 413, 422), `CapacityError`."""
+        live = self.live(session)
+        return await self._connect(live, Visit(Errand.WHEP, whip.parse_whep(body), layout), f"/v1/whep/{session}")
+
+    async def trickle(self, secret: str, body: bytes, if_match: str | None) -> Restarted | None:
+        """PATCH: candidates (None), or an ICE restart, which names no entity tag: `If-Match: *` (RFC 9725 section 4.3).
+
+        Raises `WhipError`: 404 no such connection, 428/412 wrong entity tag, 400, 413; 409, 502 no restart now.
+        """
         place, peer = self._line(secret)
         if if_match is None:
             raise WhipError(428, "PATCH needs If-Match with the ETag that POST returned (RFC 9725 section 4.3.1)")
         tags = {tag.strip() for tag in if_match.split(",")}
         fragment: Fragment = whip.parse_fragment(body)
-        if fragment.ufrag is not None and fragment.ufrag != peer.ufrag:
-            await peer.restart(fragment)
+        if "*" in tags and fragment.ufrag not in (None, peer.ufrag):
+            return await self._restart(place, peer, fragment)
+        if not peer.newest(fragment):
+            raise WhipError(412, "these candidates are of another ICE session; to restart ICE send If-Match: *")
         if place.etag not in tags:
             raise WhipError(412, "If-Match does not name this call's ICE session")
         await peer.trickle(fragment)
+        return None
+
+    async def _restart(self, place: Place[Peer], peer: Peer, fragment: Fragment) -> Restarted:
+        """An ICE restart makes a new ICE session, so a new entity tag (RFC 9725 section 4.3.3)."""
+        known = peer.repeats(fragment)
+        ours = await peer.restart(fragment)
+        if not known:
+            place.etag = new_etag()
+        return Restarted(whip.write_fragment(ours), place.etag)
 
     async def end(self, secret: str) -> None:
         """DELETE of a connection: returns when everything is freed. Raises `WhipError` 404."""
@@ -166,7 +209,7 @@ class Signaling:
         back = self._back
         try:
             codec = back.media.video_codec
-            peer = Peer(place.key, live, visit, back.limits, codec, lambda _: self.lines.release(place))
+            peer = Peer(place.key, live, visit, back.limits, codec, self.paths, lambda _: self.lines.release(place))
         except BaseException:  # the place must not be lost, whatever it was
             self.lines.release(place)
             raise

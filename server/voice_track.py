@@ -9,6 +9,7 @@ Silence costs nothing: it is one constant packet.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from server.mailbox import VoiceLine
 from server.pacing import PACKET_TICKS, MediaClock, Playhead
 from svp_stream.clock import TICKS_PER_SECOND, WIRE_RATE_HZ, ms_to_ticks
 from svp_stream.packets import Float32
+
+logger = logging.getLogger(__name__)
 
 MARGIN_TICKS: Final = ms_to_ticks(40)
 """Room for the making and sending of the picture that belongs to the sound, and for jitter of the microphone."""
@@ -160,8 +163,13 @@ class VoiceFeed:
     def _voice(self, pts: int) -> bytes:
         if self._opus is None:
             self._opus = OpusVoice(self._bit_rate)
+        try:
+            data = self._opus.encode(self._line.read(pts, PACKET_TICKS))
+        except av.FFmpegError:
+            logger.exception("a packet of voice could not be encoded; silence takes its place")
+            self._opus, data = None, b""
         self.encoded += 1
-        return self._opus.encode(self._line.read(pts, PACKET_TICKS)) or SILENCE
+        return data or SILENCE
 
 
 class VoiceTrack(MediaStreamTrack):  # type: ignore[misc]

@@ -33,11 +33,12 @@ _SETUPS: Final = frozenset({"actpass", "active", "passive", "holdconn"})
 
 
 class WhipError(Exception):
-    """The request cannot be served; `status` is the HTTP status, the message is for people."""
+    """The request cannot be served; `status` is the HTTP status, the message is for people, `headers` go with it."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An offer that can be answered."""
+    """An offer that can be answered: `sdp` holds the `sections` that are taken, `left` (place in the offer, mid, text)
+    those that the answer must name all the same (RFC 3264 section 6)."""
 
     sdp: str
     sections: tuple[Section, ...]
+    left: tuple[tuple[int, str, str], ...] = ()
 
     @property
     def ufrag(self) -> str:
@@ -101,6 +104,17 @@ def content_type(header: str | None, expected: str) -> None:
     kind = (header or "").split(";", 1)[0].strip().lower()
     if kind != expected:
         raise WhipError(415, f"Content-Type is {kind or 'missing'}; this request takes {expected}")
+
+
+def accepts(header: str | None, kind: str) -> None:
+    """Raises `WhipError` 406 when an `Accept` header leaves out `kind` (RFC 9110 section 12.5.1)."""
+    family = kind.split("/", 1)[0] + "/*"
+    best: dict[str, bool] = {}
+    for part in (header or "*/*").lower().split(","):
+        name, *parameters = [p.strip() for p in part.split(";")]
+        best[name] = not any(re.fullmatch(r"q\s*=\s*0(\.0{0,3})?", p) for p in parameters)
+    if not next((best[name] for name in (kind, family, "*/*") if name in best), False):
+        raise WhipError(406, f"Accept is {(header or '')[:80]!r}; the answer to this request is {kind}")
 
 
 def decode(body: bytes, limit: int) -> str:
@@ -180,9 +194,7 @@ def parse_offer(body: bytes) -> Offer:
     )
     if any(s.mid is None for s in sections) or len({s.mid for s in sections}) != len(sections):
         raise WhipError(400, "each media section needs an a=mid of its own")
-    if not text.endswith("\n"):
-        text += "\r\n"
-    return Offer(text, sections)
+    return Offer("".join(f"{kind}={value}\r\n" for kind, value in lines), sections)
 
 
 def parse_call(body: bytes) -> Offer:
@@ -191,6 +203,82 @@ def parse_call(body: bytes) -> Offer:
     if not offer.receives("video"):
         raise WhipError(422, "the offer receives no video: add a video transceiver that is 'recvonly' or 'sendrecv'")
     return offer
+
+
+def parse_whip(body: bytes) -> Offer:
+    """The offer of a microphone: of its sections the first that sends sound is taken, and a data channel.
+
+    Raises `WhipError` as `parse_offer`, and 422 when it sends no sound.
+    """
+    offer = parse_offer(body)
+    if not offer.sends("audio"):
+        raise WhipError(422, "the offer sends no sound: add an audio track (video may be there, it is not taken)")
+    return _taking(offer, {"audio": ("sendonly", "sendrecv")})
+
+
+def parse_whep(body: bytes) -> Offer:
+    """The offer of a viewer: the first sections that receive picture and voice are taken, and a data channel.
+
+    Raises `WhipError` as `parse_offer`, and 422 when it receives neither.
+    """
+    offer = parse_offer(body)
+    if not (offer.receives("video") or offer.receives("audio")):
+        raise WhipError(422, "the offer receives nothing: add 'recvonly' transceivers for video and audio")
+    receiving = ("recvonly", "sendrecv")
+    return _taking(offer, {"video": receiving, "audio": receiving})
+
+
+def _taking(offer: Offer, wanted: dict[str, tuple[str, ...]]) -> Offer:
+    """Only the first section of each kind in `wanted` (with one of its directions) and the first data channel.
+
+    Candidates of the whole bundle often stand in its first section only: they move to the first that is taken.
+    """
+    head, *blocks = re.split(r"^(?=m=)", offer.sdp, flags=re.MULTILINE)
+    taken: dict[str, int] = {}
+    for i, section in enumerate(offer.sections):
+        if section.direction in wanted.get(section.kind, ()) or section.kind == "application":
+            taken.setdefault(section.kind, i)
+    places = sorted(taken.values())
+    left = [i for i in range(len(blocks)) if i not in places]
+    first = blocks[places[0]]
+    if "a=candidate:" not in first:
+        found = [re.findall(r"^a=candidate:.*\r\n", blocks[i], re.MULTILINE) for i in left]
+        first += "".join(next((lines for lines in found if lines), []))
+    mids = {str(offer.sections[i].mid) for i in places}
+    head = re.sub(r"(?m)^a=group:BUNDLE[^\r\n]*", lambda group: _bundle(group[0], mids), head)
+    sdp = "".join([head, first, *(blocks[i] for i in places[1:])])
+    named = tuple((i, str(offer.sections[i].mid), blocks[i]) for i in left)
+    return Offer(sdp, tuple(offer.sections[i] for i in places), named)
+
+
+def _bundle(line: str, mids: set[str]) -> str:
+    return " ".join(["a=group:BUNDLE", *(mid for mid in line.split()[1:] if mid in mids)])
+
+
+def completed(answer: str, offer: Offer) -> str:
+    """`answer` (to `offer.sdp`) with what was left out of the offer at its place.
+
+    Sound and pictures are answered as inactive, in the bundle, with their own first codec, which every client
+    understands whatever its codecs are (some stumble over port 0); what is neither is rejected with port 0.
+    """
+    head, *blocks = re.split(r"^(?=m=)", answer, flags=re.MULTILINE)
+    transport = re.findall(r"^a=(?:ice-ufrag|ice-pwd|fingerprint|setup):[^\r\n]*\r\n", blocks[0], re.MULTILINE)
+    bundled = []
+    for place, mid, block in offer.left:
+        media = _MEDIA.fullmatch(block[2:].split("\r\n", 1)[0])
+        assert media is not None, "the offer was parsed"
+        alive = media[1] in ("audio", "video")
+        payload = media[4].split()[0]
+        lines = [f"m={media[1]} {9 if alive else 0} {media[3]} {payload}", "c=IN IP4 0.0.0.0", "a=inactive"]
+        lines.append(f"a=mid:{mid}")
+        if alive:
+            named = rf"^a=(?:rtpmap|fmtp):{re.escape(payload)} [^\r\n]*"
+            lines += [*re.findall(named, block, re.MULTILINE), "a=rtcp-mux"]
+            bundled.append(mid)
+        blocks.insert(place, "".join(f"{line}\r\n" for line in lines) + "".join(transport if alive else []))
+    if bundled:
+        head = re.sub(r"(?m)^a=group:BUNDLE[^\r\n]*", lambda group: " ".join([group[0], *bundled]), head)
+    return head + "".join(blocks)
 
 
 def first_codec(sdp: str, kind: str) -> str | None:

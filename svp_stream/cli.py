@@ -261,6 +261,16 @@ def bench_latency(
         typer.echo(f"{name:<24}" + "".join(f"{figure:>10}" for figure in row))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def doctor(context: typer.Context) -> None:
+    """Say what will and will not connect, and why: ports, STUN, TURN, TLS, codecs, model, processor."""
+    import subprocess
+
+    # the server is a shell around this package, which therefore starts it like any other program
+    ended = subprocess.run([sys.executable, "-m", "server.doctor", *context.args], check=False)
+    raise typer.Exit(ended.returncode)
+
+
 @styles.command("list")
 def style_list(engine: EngineOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
     """The presets there are, with what they say of themselves."""

@@ -7,12 +7,13 @@ are relative to the profile's own folder.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from svp_stream.errors import ConfigError
@@ -27,6 +28,34 @@ MINI_WEIGHTS = Path(__file__).resolve().parent / "weights" / "mini"
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+PORTS = range(1, 65536)
+UdpPort = Annotated[int, Field(ge=1024, le=65535)]
+
+ICE_URL = re.compile(
+    r"(?P<scheme>stun|turns?):(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:\?transport=(?P<transport>udp|tcp))?"
+)
+"""Where a STUN or TURN server is (RFC 7064, RFC 7065); `turns` is TURN over TLS."""
+
+
+def _stun(url: str) -> str:
+    match = ICE_URL.fullmatch(url)
+    if match is None or match["scheme"] != "stun" or match["transport"] or int(match["port"] or 1) not in PORTS:
+        raise ValueError('is no STUN URL; one looks like "stun:host:3478"')
+    return url
+
+
+def _turn(url: str) -> str:
+    match = ICE_URL.fullmatch(url)
+    if match is None or match["scheme"] == "stun" or int(match["port"] or 1) not in PORTS:
+        raise ValueError('is no TURN URL; one looks like "turn:host:3478?transport=tcp" or "turns:host:5349"')
+    if match["scheme"] == "turns" and match["transport"] == "udp":
+        raise ValueError("asks for TURN over DTLS, which is not supported; leave out transport=udp")
+    return url
+
+
+StunUrl = Annotated[str, AfterValidator(_stun)]
+TurnUrl = Annotated[str, AfterValidator(_turn)]
 
 
 class Section(BaseModel):
@@ -42,6 +71,7 @@ class Server(Section):
     port: Port = 8080
     capacity: Annotated[int, Field(ge=1, le=64)] = 2
     token: Annotated[str, Field(min_length=16)] | None = None
+    tls: Literal["auto"] | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
@@ -49,6 +79,41 @@ class Server(Section):
     def _tls_whole(self) -> Server:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+        if self.tls is not None and self.tls_certificate is not None:
+            raise ValueError("tls: auto makes a certificate of its own: leave out tls_certificate and tls_key")
+        return self
+
+    @property
+    def secure(self) -> bool:
+        """Whether it serves https."""
+        return self.tls is not None or self.tls_certificate is not None
+
+
+class Ice(Section):
+    """How a path for the media is found (see `server.ice`)."""
+
+    stun: tuple[StunUrl, ...] = ()
+    turn: tuple[TurnUrl, ...] = ()
+    username: str | None = None
+    credential: str | None = Field(default=None, repr=False)
+    secret: str | None = Field(default=None, repr=False)
+    ttl_s: Annotated[int, Field(ge=60, le=7 * 86_400)] = 12 * 3600
+    port_range: tuple[UdpPort, UdpPort] | None = None
+    advertise: IPvAnyAddress | None = None
+    policy: Literal["all", "relay"] = "all"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Ice:
+        if (self.username is None) != (self.credential is None):
+            raise ValueError("username and credential belong together: give both or neither")
+        if self.secret is not None and self.username is not None:
+            raise ValueError("give either a secret to make credentials with, or a username and credential, not both")
+        if self.turn and self.secret is None and self.username is None:
+            raise ValueError("turn needs a secret (coturn: --use-auth-secret), or a username and credential")
+        if self.policy == "relay" and not self.turn:
+            raise ValueError("policy relay sends everything through TURN: give at least one URL in turn")
+        if self.port_range is not None and self.port_range[0] > self.port_range[1]:
+            raise ValueError(f"port_range [{self.port_range[0]}, {self.port_range[1]}] must go from low to high")
         return self
 
 
@@ -127,6 +192,7 @@ class Config(Section):
     """One profile of the server."""
 
     server: Server = Server()
+    ice: Ice = Ice()
     media: Media = Media()
     model: Model = Model()
     style: Style = Style()
@@ -188,7 +254,9 @@ def _sentence(d: ErrorDetails, model: type[BaseModel]) -> str:
     if d["type"] == "missing":
         return f"{path}: is missing"
     words = d["msg"].removeprefix("Value error, ")
-    return f"{path}: {words[0].lower()}{words[1:]}, found {d['input']!r}"
+    # a whole section may hold secrets, and its own rule says in words what is wrong
+    found = "" if isinstance(d["input"], dict) else f", found {d['input']!r}"
+    return f"{path}: {words[0].lower()}{words[1:]}{found}"
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -1,9 +1,9 @@
 """Synthetic voices: text in, sound and the exact time of every phoneme out.
 
 In: text and a `Voice`. Out: `Utterance`, 16 kHz mono with phonemes that cover it without a gap, silence first and last.
-Two free synthesisers serve: flite (voices built from recorded humans; `-psdur` prints end times) and espeak-ng (formant
-voices, male and female, run in a child process, see `espeak`). Neither tells stress, so vowels are ranked by loudness
-and length within the utterance.
+Three free synthesisers serve: flite and Festival (voices built from recorded humans; both tell where each phoneme ends)
+and espeak-ng (formant voices, male and female, run in a child process, see `espeak`). None tells stress, so vowels are
+ranked by loudness and length within the utterance.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Voice:
     """One speaker: `f0_hz` mean pitch (None: as the engine has it), `stretch` longer than 1 speaks slower."""
 
     name: str
-    engine: Literal["flite", "espeak"]
+    engine: Literal["flite", "festival", "espeak"]
     f0_hz: float | None
     stretch: float
 
@@ -74,6 +74,7 @@ VOICES: Final[dict[str, Voice]] = {
         Voice("awb", "flite", 124.0, 1.0),
         Voice("kal16", "flite", 100.0, 1.0),
         Voice("rms", "flite", None, 1.0),
+        Voice("ked", "festival", 105.0, 1.0),
         Voice("slt-high", "flite", 205.0, 0.95),
         Voice("slt-low", "flite", 145.0, 1.08),
         Voice("awb-high", "flite", 150.0, 0.95),
@@ -99,14 +100,16 @@ VOICES: Final[dict[str, Voice]] = {
 }
 HELD_OUT_VOICES: Final = ("rms",)
 """Never heard in training."""
-HUMAN_SHARE: Final = 6.0
-"""How much oftener a voice built from a recorded human speaks than a formant voice, which is far easier to read."""
+HUMAN_SHARE: Final = 12.0
+"""How much oftener a recorded human speaks than a formant voice, which is far easier to read."""
 
 
 def draw_voice(rng: np.random.Generator, held_out: bool) -> Voice:
     """One of the training voices, or of those held out, by their shares."""
     voices = [v for name, v in VOICES.items() if (name in HELD_OUT_VOICES) == held_out]
-    share = np.array([HUMAN_SHARE if v.engine == "flite" else 1.0 for v in voices])
+    speakers = [v.name if v.engine == "espeak" else v.name.partition("-")[0] for v in voices]
+    share = np.array([HUMAN_SHARE / speakers.count(s) if v.engine != "espeak" else 1.0
+                      for v, s in zip(voices, speakers, strict=True)])
     return voices[int(rng.choice(len(voices), p=share / share.sum()))]
 
 
@@ -115,7 +118,7 @@ def synthesise(text: str, voice: Voice) -> Utterance:
     text = " ".join(text.split())
     if not any(c.isalnum() for c in text):
         raise MediaError(f"nothing to speak in {text!r}; give at least one word")
-    samples, marks = _flite(text, voice) if voice.engine == "flite" else _espeak(text, voice)
+    samples, marks = {"flite": _flite, "festival": _festival, "espeak": _espeak}[voice.engine](text, voice)
     if len(samples) == 0 or not marks:
         raise MediaError(f"{voice.engine} voice {voice.name!r} gave no sound for {text!r}")
     samples, marks = _pad(samples, marks)
@@ -157,6 +160,34 @@ def _flite(text: str, voice: Voice) -> tuple[Float32, _Marks]:
             marks.append((from_flite(symbol), start, float(end)))
         except (KeyError, ValueError) as odd:
             raise MediaError(f"flite printed {item!r} where 'phoneme:end' was expected (text {text!r})") from odd
+        start = float(end)
+    return samples, marks
+
+
+def _festival(text: str, voice: Voice) -> tuple[Float32, _Marks]:
+    """Diphones of a recorded human; `int_lr_params` are Festival's linear-regression intonation (manual, s. 18)."""
+    program = shutil.which("festival")
+    if program is None:
+        raise MediaError("the program festival is missing; install it: apt install festival festvox-kdlpc16k")
+    f0_hz = voice.f0_hz or 105.0
+    quoted = text.replace("\\", " ").replace('"', " ")
+    with tempfile.TemporaryDirectory(prefix="svp-festival-") as folder:
+        sound, segments = Path(folder) / "speech.wav", Path(folder) / "segments"
+        script = (
+            f"(voice_{voice.name}_diphone)\n(Parameter.set 'Duration_Stretch {voice.stretch:.4f})\n"
+            f"(set! int_lr_params '((target_f0_mean {f0_hz:.2f}) (target_f0_std {0.13 * f0_hz:.2f})"
+            " (model_f0_mean 170) (model_f0_std 34)))\n"
+            f'(set! said (utt.synth (Utterance Text "{quoted}")))\n'
+            f'(utt.save.segs said "{segments}")\n(utt.save.wave said "{sound}" \'riff)\n'
+        )
+        _run([program, "--pipe"], script.encode(), f"is festvox-{voice.name[:2]}lpc16k installed?")
+        if not sound.is_file() or not segments.is_file():
+            raise MediaError(f"festival said nothing with the voice {voice.name!r}; apt install festvox-kdlpc16k")
+        samples, lines = _read_wave(sound), segments.read_text().splitlines()
+    marks: _Marks = []
+    start = 0.0
+    for end, _, symbol in (line.split() for line in lines if len(line.split()) == 3):
+        marks.append((from_flite(symbol), start, float(end)))
         start = float(end)
     return samples, marks
 

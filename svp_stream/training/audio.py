@@ -215,6 +215,8 @@ class AudioStage:
         taken = augment.input_length(samples, speed)
         start = int(rng.integers(0, max(1, len(self._train.sound) - taken)))
         wav = augment.shape(self._cut(self._train, start, taken, rng), samples, config, rng)
+        if rng.random() < config.throat:
+            wav = augment.throat(wav, config.throat_spread, rng)
         if rng.random() < config.noise:
             wav = augment.mix(wav, self._disturbance(rng), rng.uniform(*config.noise_snr_db))
         if rng.random() < config.gap:

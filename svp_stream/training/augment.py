@@ -16,6 +16,9 @@ from scipy.fft import irfft, next_fast_len, rfft
 from svp_stream.clock import MODEL_RATE_HZ, WIRE_RATE_HZ
 from svp_stream.packets import Float32
 
+_FFT, _HOP, _LIFTER = 512, 128, 24
+_WINDOW = np.sqrt(np.hanning(_FFT + 1)[:-1]).astype(np.float32)
+_KNOTS_HZ = np.array([400.0, 1300.0, 2600.0, 4500.0])
 LEAD = 4000
 """Samples in front of a crop that take up the wrap-around of the circular convolution (250 ms)."""
 
@@ -27,6 +30,8 @@ class AugmentConfig(BaseModel):
 
     speed: tuple[float, float] = (0.78, 1.28)
     speed_share: float = Field(0.8, ge=0, le=1)
+    throat: float = Field(0.6, ge=0, le=1)
+    throat_spread: float = Field(0.16, ge=0)
     reverb: float = Field(0.3, ge=0, le=1)
     reverb_rt60_s: tuple[float, float] = (0.08, 0.5)
     equaliser: float = Field(0.7, ge=0, le=1)
@@ -101,6 +106,34 @@ def microphone(bins: int, config: AugmentConfig, rng: np.random.Generator) -> Fl
         centre, half = rng.uniform(200, 6000), rng.uniform(100, 500)
         gain[np.abs(hz - centre) < half] *= 0.05
     return np.asarray(gain, np.float32)
+
+
+def throat(samples: Float32, spread: float, rng: np.random.Generator) -> Float32:
+    """The same words from another vocal tract: formants moved, pitch and tempo kept.
+
+    The spectral envelope (cepstrum below 1.5 ms) is read off a frequency axis bent at four knots by factors of up to
+    1 + `spread` either way: vocal tract length perturbation (Jaitly & Hinton 2013), one factor for each formant.
+    """
+    frames = 1 + -(-len(samples) // _HOP)
+    padded = np.pad(samples, (_FFT, frames * _HOP + _FFT))
+    starts = np.arange(0, len(padded) - _FFT + 1, _HOP)
+    spectra = rfft(padded[starts[:, None] + np.arange(_FFT)] * _WINDOW, axis=1)
+    cepstra = irfft(np.log(np.abs(spectra) + 1e-5), axis=1)
+    cepstra[:, _LIFTER:-_LIFTER] = 0.0
+    envelope = np.asarray(rfft(cepstra, axis=1).real)
+    bins = np.arange(_FFT // 2 + 1)
+    factors = np.exp(rng.uniform(-1, 1, len(_KNOTS_HZ)) * np.log1p(spread))
+    bent = bins * np.interp(bins * MODEL_RATE_HZ / _FFT, _KNOTS_HZ, factors)
+    low = np.minimum(bent.astype(np.int64), len(bins) - 2)
+    part = np.clip(bent - low, 0, 1)
+    moved = envelope[:, low] * (1 - part) + envelope[:, low + 1] * part
+    spectra *= np.exp(np.clip(moved - envelope, -3.0, 3.0))
+    pieces = irfft(spectra, axis=1) * (_WINDOW * np.float32(2 * _HOP / _FFT))
+    out = np.zeros(len(padded), np.float32)
+    for phase in range(_FFT // _HOP):
+        row = pieces[phase :: _FFT // _HOP].ravel()
+        out[phase * _HOP : phase * _HOP + len(row)] += row
+    return out[_FFT : _FFT + len(samples)]
 
 
 def gap(samples: Float32, rng: np.random.Generator) -> Float32:

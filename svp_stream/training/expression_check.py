@@ -95,7 +95,8 @@ def style_mean(encoder: StyleEncoder, style: SpeakingStyle, takes: Sequence[Take
 
 def check(model: Speaker, encoder: StyleEncoder, bank: CoefficientBank, takes: int = 5) -> dict[str, float]:
     """`gap_r`, its shuffled control and lag; `mouth_r` over mouth coefficients; `gap_r_STYLE`; error with the right
-    and with a wrong style; motion and opening of the mouth in silence; openness where lips must meet."""
+    and with a wrong style; motion and opening of the mouth in silence; openness where lips must meet; `articulation`,
+    the gain of the opening that gives voices of the training, saying other sentences, their true size."""
     talking = [t for t in bank.held_out if t.held_out_voice and not t.silent().all()]
     teach, test = talking[:6], talking[-takes:]
     mus = {name: style_mean(encoder, NAMED[name], teach) for name in CHECKED}
@@ -122,7 +123,19 @@ def check(model: Speaker, encoder: StyleEncoder, bank: CoefficientBank, takes: i
             _note_details(note, take, guess, truth)
         note("gap_r_noisy", pearson(gap(speak(model, take, mus["warm"], variant=1)),
                                     gap(take.expression(NAMED["warm"], np.random.default_rng(41)))))
-    return {name: float(np.nanmean(values)) for name, values in rows.items()} | _look_ahead(model, test, mus["warm"])
+    known = [t for t in bank.held_out if not t.held_out_voice and not t.silent().all()]
+    means = {name: float(np.nanmean(values)) for name, values in rows.items()}
+    return means | _look_ahead(model, test, mus["warm"]) | _articulation(model, known, mus)
+
+
+def _articulation(model: Speaker, takes: Sequence[Take], mus: dict[str, Tensor]) -> dict[str, float]:
+    """The median over takes and styles of true over predicted deviation of the opening."""
+    ratios = []
+    for take in takes:
+        for name in CHECKED:
+            truth = gap(take.expression(NAMED[name], np.random.default_rng(41)))
+            ratios.append(truth.std() / max(float(gap(speak(model, take, mus[name])).std()), 1e-6))
+    return {"articulation": float(np.median(ratios))} if ratios else {}
 
 
 def _note_details(note: Any, take: Take, guess: Float32, truth: Float32) -> None:

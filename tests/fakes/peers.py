@@ -1,4 +1,4 @@
-"""Callers for the loopback tests: real aiortc connections with a microphone that can fall silent, and eyes and ears.
+"""Callers, microphones and viewers for the loopback tests: real aiortc connections with a voice, eyes and ears.
 
 In: answers of a server. Out: offers; what was received: pictures with their `pts`, voice, events of the data channel.
 Remembers: everything received, for the test to look at.
@@ -17,7 +17,7 @@ from typing import Any
 import av
 import httpx
 import numpy as np
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from server import seams
@@ -84,11 +84,10 @@ class Sound:
 
 
 @dataclass
-class Caller:
-    """One caller. `call` connects, `hang_up` ends; both sides of the wire are real but the HTTP in between."""
+class Line:
+    """One connection to a server; `hang_up` ends it. Both sides of the wire are real but the HTTP in between."""
 
     http: httpx.AsyncClient
-    mic: ToneMic | None = field(default_factory=ToneMic)
     pictures: list[Picture] = field(default_factory=list)
     sounds: list[Sound] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -96,18 +95,21 @@ class Caller:
     etag: str = ""
     session: str = ""
     answer: str = ""
+    path: str = "/v1/call"
 
     def __post_init__(self) -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.channel = self.connection.createDataChannel("control")
-        self.channel.on("message", lambda text: self.events.append(json.loads(text)))
-        if self.mic is not None:
-            self.connection.addTrack(self.mic)
-        else:
-            self.connection.addTransceiver("audio", "recvonly")
-        self.connection.addTransceiver("video", "recvonly")
         self._watching: list[asyncio.Task[None]] = []
         self.connection.on("track", lambda track: self._watching.append(asyncio.ensure_future(self._watch(track))))
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Tracks, transceivers, channels."""
+
+    def open_channel(self) -> None:
+        """The channel `control`."""
+        self.channel = self.connection.createDataChannel("control")
+        self.channel.on("message", lambda text: self.events.append(json.loads(text)))
 
     async def offer(self) -> str:
         """The offer's SDP, all candidates in it."""
@@ -116,18 +118,18 @@ class Caller:
 
     async def post(self, query: str = "", change: Callable[[str], str] = lambda sdp: sdp) -> httpx.Response:
         """Offer, and take the answer when there is one."""
-        response = await self.http.post(f"/v1/call{query}", content=change(await self.offer()), headers=SDP)
+        response = await self.http.post(f"{self.path}{query}", content=change(await self.offer()), headers=SDP)
         if response.status_code == 201:
             self.location, self.etag = response.headers["location"], response.headers["etag"]
             self.session, self.answer = response.headers["x-session"], response.text
             await self.connection.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
         return response
 
-    async def call(self, query: str = "", change: Callable[[str], str] = lambda sdp: sdp) -> None:
-        """`post`, and wait until the data channel has said welcome."""
+    async def connect(self, query: str = "", change: Callable[[str], str] = lambda sdp: sdp) -> None:
+        """`post`, and wait until the connection stands."""
         response = await self.post(query, change)
         assert response.status_code == 201, response.text
-        await self.event("welcome")
+        await until(lambda: self.connection.connectionState == "connected", "connection")
 
     def send(self, kind: str, **fields: Any) -> None:
         """An order."""
@@ -154,6 +156,10 @@ class Caller:
         """The loudness in the newest picture of the fake engine, NaN before the first."""
         return read_loudness(self.pictures[-1].rgb) if self.pictures else float("nan")
 
+    def sounds_like(self) -> float:
+        """The loudest sample of the newest packet of voice, NaN before the first."""
+        return float(np.abs(self.sounds[-1].samples).max()) if self.sounds else float("nan")
+
     async def hang_up(self, delete: bool = True) -> None:
         """DELETE and close, or just vanish."""
         if delete and self.location:
@@ -162,6 +168,12 @@ class Caller:
         for task in self._watching:
             task.cancel()  # the track of a receiver that never began does not end
         await asyncio.gather(*self._watching, return_exceptions=True)
+
+    def die(self) -> None:
+        """As when the process dies: the sockets say nothing more."""
+        for transport in {t.receiver.transport.transport for t in self.connection.getTransceivers()}:
+            for protocol in transport._connection._protocols:
+                protocol.transport.abort()
 
     async def _watch(self, track: MediaStreamTrack) -> None:
         while True:
@@ -175,6 +187,62 @@ class Caller:
             else:
                 pcm = frame.to_ndarray().reshape(-1, 2).astype(np.float32) / 32768
                 self.sounds.append(Sound(now, pts_s, pcm.mean(axis=1)))
+
+
+@dataclass
+class Caller(Line):
+    """One caller: microphone out; pictures, voice and events in."""
+
+    mic: ToneMic | None = field(default_factory=ToneMic)
+
+    def prepare(self) -> None:
+        self.open_channel()
+        if self.mic is not None:
+            self.connection.addTrack(self.mic)
+        else:
+            self.connection.addTransceiver("audio", "recvonly")
+        self.connection.addTransceiver("video", "recvonly")
+
+    async def call(self, query: str = "", change: Callable[[str], str] = lambda sdp: sdp) -> None:
+        """`post`, and wait until the data channel has said welcome."""
+        response = await self.post(query, change)
+        assert response.status_code == 201, response.text
+        await self.event("welcome")
+
+
+@dataclass
+class Publisher(Line):
+    """A microphone by WHIP, as OBS sends it: with a picture that nobody wants, if `camera`."""
+
+    path: str = "/v1/whip"
+    camera: bool = True
+    mic: ToneMic = field(default_factory=ToneMic)
+
+    def prepare(self) -> None:
+        self.connection.addTransceiver(self.mic, "sendonly")
+        if self.camera:
+            self.connection.addTransceiver("video", "sendonly")
+
+
+@dataclass
+class Watcher(Line):
+    """A viewer by WHEP of the session `of`."""
+
+    of: str = ""
+    codec: str | None = None
+    voice: bool = True
+    channel_too: bool = False
+
+    def prepare(self) -> None:
+        self.path = f"/v1/whep/{self.of}"
+        if self.channel_too:
+            self.open_channel()
+        video = self.connection.addTransceiver("video", "recvonly")
+        if self.codec is not None:
+            codecs = RTCRtpReceiver.getCapabilities("video").codecs
+            video.setCodecPreferences([c for c in codecs if c.mimeType.lower() in (f"video/{self.codec}", "video/rtx")])
+        if self.voice:
+            self.connection.addTransceiver("audio", "recvonly")
 
 
 async def until(true: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Callable
 
 import pytest
 from aiortc.sdp import candidate_from_sdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.whip import Candidate, Fragment, Offer, WhipError, parse_fragment, parse_offer, write_fragment
+from server.whip import (
+    Candidate,
+    Fragment,
+    Offer,
+    WhipError,
+    accepts,
+    completed,
+    parse_call,
+    parse_fragment,
+    parse_offer,
+    parse_whep,
+    parse_whip,
+    write_fragment,
+)
 from tests.server.test_whip import HOST, MDNS, OFFER, SIX, SRFLX
 
 TOKENS = [
@@ -18,10 +33,10 @@ TOKENS = [
 ]  # fmt: skip
 
 
-def offered(body: bytes) -> Offer | None:
+def offered(body: bytes, parse: Callable[[bytes], Offer] = parse_offer) -> Offer | None:
     """The offer, or None when it was refused as it should be."""
     try:
-        return parse_offer(body)
+        return parse(body)
     except WhipError as error:
         assert error.status in (400, 413, 422) and str(error)
         return None
@@ -58,10 +73,49 @@ def test_mutated_offers(seed: int) -> None:
     assert read > 0, "mutations that change nothing of weight are taken"
 
 
+@pytest.mark.parametrize("parse", [parse_call, parse_whip, parse_whep])
+@pytest.mark.parametrize("seed", range(10))
+def test_mutated_offers_of_each_kind_are_answered_section_by_section(
+    seed: int, parse: Callable[[bytes], Offer]
+) -> None:
+    rng = random.Random(seed)
+    directions = ["a=sendrecv", "a=recvonly", "a=sendonly", "a=inactive"]
+    read = 0
+    for _ in range(100):
+        text = re.sub("a=(sendrecv|recvonly)", lambda _: rng.choice(directions), OFFER)
+        text = text.replace("m=audio", rng.choice(["m=audio", "m=text", "m=video"]))
+        body = mutated(text, rng).encode("utf-8", "surrogatepass")
+        whole, offer = offered(body), offered(body, parse)
+        if whole is None or offer is None:
+            continue
+        read += 1
+        again = parse_offer(offer.sdp.encode())
+        assert [s.mid for s in again.sections] == [s.mid for s in offer.sections] and offer.sections
+        answer = parse_offer(completed(offer.sdp, offer).encode()) if not has_port_0(offer) else None
+        if answer is not None:
+            assert [s.mid for s in answer.sections] == [s.mid for s in whole.sections], "each at its place"
+    assert read > 0
+
+
+def has_port_0(offer: Offer) -> bool:
+    """Whether something in it is rejected for good: such a section has no keys."""
+    return any(not text.startswith(("m=audio", "m=video")) for _, _, text in offer.left)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_accept_header(header: str) -> None:
+    try:
+        accepts(header, "application/sdp")
+    except WhipError as error:
+        assert error.status == 406 and str(error)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400) | st.text(max_size=400).map(str.encode))
 def test_anything_at_all(body: bytes) -> None:
-    offered(body)
+    for parse in (parse_offer, parse_call, parse_whip, parse_whep):
+        offered(body, parse)
     try:
         parse_fragment(body)
     except WhipError as error:

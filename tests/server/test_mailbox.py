@@ -1,19 +1,12 @@
-"""The bounded boxes: what they keep, what they drop, what they count, and that threads may use them."""
+"""The bounded boxes: what they keep, what they drop, what they count."""
 
 from __future__ import annotations
-
-import asyncio
-import threading
 
 import numpy as np
 import pytest
 
-from server.mailbox import LatestFrame, OldestOut, VoiceLine
-from svp_stream.packets import AudioChunk, Frame
-
-
-def frame(pts: int) -> Frame:
-    return Frame(pts, np.zeros((2, 2, 3), np.uint8))
+from server.mailbox import OldestOut, VoiceLine
+from svp_stream.packets import AudioChunk
 
 
 def test_the_oldest_is_dropped_counted_and_told() -> None:
@@ -31,45 +24,16 @@ def test_all_that_was_lost_is_accounted_for_however_long_nobody_looked() -> None
     assert box.dropped == 998 and box.take_lost() == 3 * 998
 
 
+def test_what_is_cleared_away_is_not_lost() -> None:
+    box: OldestOut[int] = OldestOut(3)
+    for number in range(4):
+        box.put(number)
+    assert box.clear() == 3 and len(box) == 0 and box.take_lost() == 1 and box.dropped == 1
+
+
 def test_a_box_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         OldestOut[int](0)
-
-
-async def test_the_latest_frame_wins() -> None:
-    box = LatestFrame(asyncio.get_running_loop())
-    for pts in (0, 1, 2):
-        box.put(frame(pts))
-    assert (await box.get()).pts == 2 and box.dropped == 2 and box.passed == 1
-    waiting = asyncio.create_task(box.get())
-    await asyncio.sleep(0.01)
-    assert not waiting.done()
-    threading.Thread(target=box.put, args=(frame(7),)).start()
-    assert (await asyncio.wait_for(waiting, 2.0)).pts == 7
-
-
-async def test_frames_from_a_busy_thread_come_in_order() -> None:
-    box = LatestFrame(asyncio.get_running_loop())
-
-    def make() -> None:
-        for pts in range(2000):
-            box.put(frame(pts))
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    seen: list[int] = []
-    while not seen or seen[-1] != 1999:
-        seen.append((await asyncio.wait_for(box.get(), 5.0)).pts)
-    thread.join()
-    assert seen == sorted(set(seen)) and box.dropped + len(seen) == 2000
-
-
-def test_a_frame_for_a_closed_loop_is_dropped() -> None:
-    loop = asyncio.new_event_loop()
-    box = LatestFrame(loop)
-    loop.close()
-    box.put(frame(0))
-    assert box.dropped == 1
 
 
 def test_the_voice_line_gives_back_what_was_written_and_silence_around_it() -> None:

@@ -38,7 +38,8 @@ NOOP = ["--engine", "noop", "--log-level", "error"]
         (["--host", "0.0.0.0", "--token", "short"], ["token", "16"]),
         (["--port", "99999"], ["server.port"]),
         (["--config", "no/such.yaml"], ["no/such.yaml"]),
-        (["--tls-key", "k.pem"], ["tls_certificate"]),
+        (["--tls", "k.pem"], ["--tls", "auto"]),
+        (["--tls", "no.pem,key.pem"], ["server.tls_certificate", "no.pem"]),
         (["--log-level", "loud"], ["log level"]),
     ],
 )
@@ -118,7 +119,7 @@ def test_a_preset_by_path_is_the_style_that_calls_begin_with(tmp_path: Path, mon
         (Server(host="::1"), "http://127.0.0.1:9/"),
         (Server(host="192.168.1.9", token="t" * 16), "http://192.168.1.9:9/#token=" + "t" * 16),
         (
-            Server(host="2001:db8::1", token="t" * 16, tls_certificate=Path("c"), tls_key=Path("k")),
+            Server(host="2001:db8::1", token="t" * 16, tls="auto"),
             "https://[2001:db8::1]:9/#token=" + "t" * 16,
         ),
         (Server(host="0.0.0.0", token="t" * 16), f"http://{socket.gethostname()}:9/#token=" + "t" * 16),

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.pacing import LEAD_TICKS, PACKET_TICKS, SLACK_TICKS, STALL_TICKS, Intake, MediaClock, Playhead, Spacing
+from server.pacing import (
+    LEAD_TICKS,
+    PACKET_TICKS,
+    SLACK_TICKS,
+    STALL_TICKS,
+    Intake,
+    MediaClock,
+    Playhead,
+    Spacing,
+    Thinning,
+)
 from svp_stream.clock import TICKS_PER_SECOND
 from svp_stream.packets import AudioChunk
 
@@ -158,3 +168,21 @@ def test_spacing_keeps_frames_apart() -> None:
     assert spacing.wait(5.0) == 0.0
     spacing.sent(5.0)
     assert spacing.wait(5.005) == pytest.approx(0.015) and spacing.wait(5.03) == 0.0
+
+
+def test_a_voice_that_begins_late_has_skipped_nothing() -> None:
+    head = Playhead(MediaClock(0.0), delay=4800)
+    head.begin(10.0)
+    pts, wait_s = head.step(10.0)
+    assert 10.0 - 0.12 <= pts / 48_000 <= 10.0 - 0.1 and head.skipped == 0 and 0 <= wait_s <= 0.02
+    early = Playhead(MediaClock(0.0), delay=4800)
+    early.begin(0.01)
+    assert early.step(0.01)[0] == 0
+
+
+@pytest.mark.parametrize(("fps", "kept"), [(None, 250), (60.0, 250), (25.0, 250), (12.5, 125), (10.0, 100), (1.0, 10)])
+def test_frames_are_thinned_out_evenly(fps: float | None, kept: int) -> None:
+    thinning = Thinning(fps)
+    left = [i for i in range(250) if thinning.keeps(i * 1920)]
+    gaps = {b - a for a, b in zip(left, left[1:], strict=False)}
+    assert len(left) == kept and max(gaps) - min(gaps) <= 1

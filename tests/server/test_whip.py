@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 from server.whip import (
     Candidate,
     Fragment,
+    Offer,
     WhipError,
+    accepts,
+    completed,
     content_type,
+    first_codec,
     parse_call,
     parse_fragment,
     parse_offer,
+    parse_whep,
+    parse_whip,
     write_fragment,
 )
 
@@ -142,3 +151,107 @@ def test_other_content_types(header: str | None) -> None:
     with pytest.raises(WhipError) as caught:
         content_type(header, "application/sdp")
     assert caught.value.status == 415
+
+
+DATA = """m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:9
+a=ice-ufrag:abcd
+a=ice-pwd:0123456789012345678901
+a=fingerprint:sha-256 AA:BB
+a=setup:actpass
+a=sctp-port:5000
+"""
+
+
+def offered(*sections: tuple[str, str]) -> bytes:
+    """An offer of (kind, direction) sections with the mids 0, 1, ...; candidates stand in the first only."""
+    text = HEAD.replace("BUNDLE 0 1", "BUNDLE " + " ".join(map(str, range(len(sections)))))
+    for i, (kind, direction) in enumerate(sections):
+        block = {"audio": AUDIO, "video": VIDEO, "application": DATA}.get(kind) or AUDIO.replace("audio", kind)
+        block = block.replace("a=sendrecv", f"a={direction}").replace("a=recvonly", f"a={direction}")
+        text += re.sub(r"a=mid:.*", f"a=mid:{i}", block) + (f"a=candidate:{HOST}\n" if i == 0 else "")
+    return crlf(text)
+
+
+OBS = (("audio", "sendonly"), ("video", "sendonly"))
+VIEW = (("video", "recvonly"), ("audio", "recvonly"))
+
+
+@pytest.mark.parametrize(
+    ("parse", "sections", "taken", "left"),
+    [
+        (parse_whip, (("audio", "sendonly"),), "0", ""),
+        (parse_whip, OBS, "0", "1"),
+        (parse_whip, OBS[::-1], "1", "0"),
+        (parse_whip, (*OBS, *OBS, ("application", "")), "04", "123"),
+        (parse_whip, (("audio", "recvonly"), ("audio", "sendrecv"), ("text", "sendrecv")), "1", "02"),
+        (parse_whep, VIEW, "01", ""),
+        (parse_whep, VIEW[:1], "0", ""),
+        (parse_whep, VIEW[1:], "0", ""),
+        (parse_whep, (("application", ""), *VIEW, *VIEW), "012", "34"),
+        (parse_whep, (("video", "sendonly"), ("video", "sendrecv")), "1", "0"),
+        (parse_call, (("audio", "sendrecv"), ("video", "recvonly"), ("application", "")), "012", ""),
+    ],
+)
+def test_what_is_taken_of_an_offer(
+    parse: Callable[[bytes], Offer], sections: tuple[tuple[str, str], ...], taken: str, left: str
+) -> None:
+    offer = parse(offered(*sections))
+    assert "".join(str(s.mid) for s in offer.sections) == taken and "".join(mid for _, mid, _ in offer.left) == left
+    assert parse_offer(offer.sdp.encode()).sections == offer.sections, "what is left over is an offer again"
+    assert f"a=group:BUNDLE {' '.join(taken)}\r\n" in offer.sdp
+    assert offer.sdp.split("m=")[1].count("a=candidate:") == 1, "the candidates of the bundle are in its first section"
+    answer = completed(offer.sdp, offer)
+    assert re.findall("m=([a-z]+)", answer) == [kind for kind, _ in sections]
+    for _, mid, _ in offer.left:
+        block = next(b for b in re.split(r"\r\nm=", answer)[1:] if f"a=mid:{mid}\r\n" in b)
+        alive = block.startswith(("audio", "video"))
+        assert "a=inactive" in block and (" 0 " not in block.split("\r\n")[0]) is alive
+        bundled = mid in answer.split("a=group:BUNDLE ")[1].split("\r\n")[0].split()
+        assert bundled is alive is ("a=ice-pwd" in block) is ("a=rtpmap" in block)
+
+
+@pytest.mark.parametrize(
+    ("parse", "sections", "words"),
+    [
+        (parse_whip, (("video", "sendonly"),), "sends no sound"),
+        (parse_whip, (("audio", "recvonly"), ("application", "")), "sends no sound"),
+        (parse_whep, OBS, "receives nothing"),
+        (parse_whep, (("application", ""),), "receives nothing"),
+        (parse_call, OBS, "no video"),
+    ],
+)
+def test_offers_of_the_wrong_kind(
+    parse: Callable[[bytes], Offer], sections: tuple[tuple[str, str], ...], words: str
+) -> None:
+    with pytest.raises(WhipError, match=words) as caught:
+        parse(offered(*sections))
+    assert caught.value.status == 422
+
+
+@pytest.mark.parametrize(
+    ("header", "fits"),
+    [
+        (None, True), ("", True), ("*/*", True), ("application/sdp", True), ("application/*;q=0.1", True),
+        ("text/html, application/sdp", True), ("text/html", False), ("application/sdp;q=0, */*", False),
+        ("*/*;q=0.000", False), ("*/*; q=0, application/*", True), ("APPLICATION/SDP", True), (";;,", False),
+    ],
+)  # fmt: skip
+def test_accept(header: str | None, fits: bool) -> None:
+    if fits:
+        accepts(header, "application/sdp")
+    else:
+        with pytest.raises(WhipError, match="application/sdp") as caught:
+            accepts(header, "application/sdp")
+        assert caught.value.status == 406
+
+
+def test_the_first_codec_of_an_answer() -> None:
+    sdp = (
+        "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtpmap:111 opus/48000/2\r\n"
+        "m=video 0 UDP/TLS/RTP/SAVPF 99\r\na=rtpmap:99 AV1/90000\r\n"
+        "m=video 9 UDP/TLS/RTP/SAVPF 97 98\r\na=rtpmap:98 VP8/90000\r\na=rtpmap:97 H264/90000\r\n"
+    )
+    assert first_codec(sdp, "video") == "h264" and first_codec(sdp, "audio") == "opus"
+    assert first_codec(sdp, "text") is None and first_codec("m=video 9 RTP 1\n", "video") is None

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from server.mailbox import LatestFrame, Packet, VoiceLine
+from server.mailbox import Packet, VoiceLine
 from server.pacing import MediaClock
 from server.worker import Seat, Worker
+from svp_stream.packets import Frame
 from svp_stream.pipeline.budget import Budget
 from tests.fakes.engines import FakeStreet, Faults
 
@@ -26,6 +27,16 @@ def eventually(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.005)
 
 
+class Pile:
+    """Takes all pictures."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def put(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+
 class Place:
     """A seat and what came out of it."""
 
@@ -33,7 +44,7 @@ class Place:
         self.loop = asyncio.new_event_loop()
         self.street = FakeStreet(faults or Faults())
         self.clock = MediaClock(time.monotonic())
-        self.frames = LatestFrame(self.loop)
+        self.frames = Pile()
         self.states: list[bool] = []
         self.failures: list[Exception] = []
         self.seat = Seat(

@@ -48,7 +48,7 @@ def _tape(seed: int, clips: int = 6, opus: float = 0.0) -> Tape:
 
 def _config(steps: int) -> AudioTrainConfig:
     loop = LoopConfig(steps=steps, batch=8, lr=4e-3, warmup=5, ema=0.9, threads=0, log_every_s=60, sheet_every_s=600)
-    kind = AugmentConfig(opus=0.2, band_stop=0, gap=0)
+    kind = AugmentConfig(opus=0.2, throat=0, band_stop=0, gap=0)
     return AudioTrainConfig(loop=loop, encoder=SMALL, crop_frames=12, augment=kind)
 
 
@@ -126,6 +126,30 @@ def test_targets_follow_the_sound_through_a_change_of_speed(speed: float) -> Non
     position = augment.source_position(np.arange(samples, dtype=np.float64), samples, taken)
     assert abs(taken / augment.input_length(samples, 1.0) - speed) < 0.02
     assert abs(position[int(np.argmax(out))] - 9000) < 3
+
+
+def _buzz(formant_hz: float) -> Float32:
+    """A second of a 120 Hz voice with one formant."""
+    t = np.arange(16000) / 16000
+    wave = sum(np.sin(2 * np.pi * 120 * k * t) / (1 + ((120 * k - formant_hz) / 120) ** 2) for k in range(1, 60))
+    return np.asarray(0.1 * wave, np.float32)
+
+
+def _peaks(x: Float32) -> tuple[float, float]:
+    """Pitch by autocorrelation, and the centre of the spectrum's power, in Hz."""
+    spectrum = np.abs(np.fft.rfft(x * np.hanning(len(x)))) ** 2
+    again = np.fft.irfft(spectrum)[40:400]
+    return 16000 / (40 + float(np.argmax(again))), float((spectrum * np.arange(len(spectrum))).sum() / spectrum.sum())
+
+
+def test_another_throat_moves_the_formants_and_keeps_the_pitch() -> None:
+    voice = _buzz(1300.0)
+    pitch, centre = _peaks(voice)
+    moved = [_peaks(augment.throat(voice, 0.2, np.random.default_rng(seed))) for seed in range(8)]
+    assert all(abs(p - pitch) < 4 for p, _ in moved)
+    assert max(c for _, c in moved) > centre + 60 and min(c for _, c in moved) < centre - 60
+    same = augment.throat(voice, 0.0, np.random.default_rng(0))
+    np.testing.assert_allclose(same[600:-600], voice[600:-600], atol=2e-3)
 
 
 def test_a_room_rings_and_a_mix_has_its_ratio() -> None:
