@@ -88,11 +88,6 @@ def train(
             raise typer.BadParameter(f"--distil-from belongs to the stage audio, not to {stage}")
         run_distil(config, distil_from, corpus, out, minutes)
         return
-    if stage.startswith("sd15-"):
-        from svp_stream.training.sd15_run import run_sd15
-
-        run_sd15(stage, config, corpus, out, minutes)
-        return
     if stage == EVALUATOR:
         _train_evaluator(config, corpus, out, minutes)
         return
