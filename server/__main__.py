@@ -94,7 +94,8 @@ def overridden(config: Config, **given: dict[str, Any]) -> Config:
 def main(
     style: Annotated[str | None, typer.Option(help="Style preset: a name, or the path of an .npz file.")] = None,
     avatar: Annotated[str | None, typer.Option(help="Who is shown first.")] = None,
-    engine: Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")] = None,
+    engine: Annotated[str | None, typer.Option(help="mini (the trained avatar), noop (a drawn face) or sd15.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Of the engine sd15: the folder that its training wrote.")] = None,
     config: Annotated[Path | None, typer.Option(help="Profile, a YAML file; see configs/.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; a wider one wants a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
@@ -121,7 +122,7 @@ def main(
         settings = overridden(
             load_config(config),
             server={"host": host, "port": port, "capacity": capacity, "budget": budget, "token": token},
-            model={"engine": engine, "avatar": avatar},
+            model={"engine": engine or ("sd15" if model else None), "avatar": avatar, "folder": model},
             style={"default": style},
             media={"background": background},
         )  # fmt: skip

@@ -37,8 +37,9 @@ app.add_typer(bench, name="bench")
 app.add_typer(styles, name="style")
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
-EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")]
+EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar), noop (a drawn face) or sd15.")]
 StyleOption = Annotated[str | None, typer.Option(help="Style preset: a name, or the path of an .npz file.")]
+ModelOption = Annotated[Path | None, typer.Option("--model", help="Of the engine sd15: what its training wrote.")]
 AvatarOption = Annotated[str | None, typer.Option(help="Who is shown.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -72,14 +73,22 @@ def corpus(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}.")],
+    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}, or sd15-image and on.")],
     corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
+    distil_from: Annotated[str | None, typer.Option(help="Of the stage audio: a wav2vec2 to copy, by folder.")] = None,
 ) -> None:
     """Train one stage of the model, or the evaluator of `svp evaluate`. Goes on where it was cut off."""
     _log()
+    if distil_from is not None:
+        from svp_stream.training.audio_distil import run_distil
+
+        if stage != "audio":
+            raise typer.BadParameter(f"--distil-from belongs to the stage audio, not to {stage}")
+        run_distil(config, distil_from, corpus, out, minutes)
+        return
     if stage == EVALUATOR:
         _train_evaluator(config, corpus, out, minutes)
         return
@@ -135,12 +144,13 @@ def render(
     temperature: Annotated[float | None, typer.Option(help="How freely it is sampled, 0 to 1.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     engine: EngineOption = None,
+    model: ModelOption = None,
     profile: ProfileOption = None,
 ) -> None:
     """Make a film of the avatar saying a recording, through the very same session as live speech."""
     from svp_stream.pipeline import build, offline
 
-    config, made, shelf = _street(profile, engine)
+    config, made, shelf = _street(profile, engine, model)
     request = _style(config, shelf, style, strength, temperature)
     who = build.first_avatar(config, made) if avatar is None else avatar
     with _bar(speech.name) as progress:
@@ -223,6 +233,21 @@ def bench_street(
         backend="none" if made.name == "noop" else f"{build.build_backend(config)} {getattr(made, 'precision', '')}",
     )
     typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else _street_table(figures))
+
+
+@bench.command("encoder")
+def bench_encoder(
+    model: Annotated[str, typer.Option(help="A wav2vec2 checkpoint: a folder, or a hub id.")],
+    speech: Annotated[Path | None, typer.Option(help="A recording; made-up syllables without one.")] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="How much of it.")] = 20.0,
+    freeze: Annotated[Path | None, typer.Option(help="Write the frozen normalisation here, a .safetensors.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What streaming a wav2vec2 costs: error against the offline pass, by window and look-ahead."""
+    from svp_stream.pipeline import encoder_bench
+
+    report = encoder_bench.report(model, speech, seconds, freeze)
+    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())
 
 
 @bench.command("latency")
@@ -312,13 +337,18 @@ def style_sheet(
         sheet.write_sheet(out, made, chosen, sound, columns=columns, vad=vad, rule=rule)
 
 
-def _street(profile: Path | None, engine: str | None) -> tuple[Config, Engine, Shelf]:
+def _street(profile: Path | None, engine: str | None, model: Path | None = None) -> tuple[Config, Engine, Shelf]:
     from svp_stream.config import load_config
     from svp_stream.pipeline import build
 
     config = load_config(profile)
+    if model is not None:
+        engine = engine or "sd15"
+        config = config.model_copy(update={"model": config.model.model_copy(update={"folder": model})})
     build.set_threads(config, engine)
     made = build.build_engine(config, engine)
+    if (cost := getattr(made, "cost", None)) is not None:
+        typer.echo(cost.text(), err=True)
     return config, made, build.build_shelf(config, made, allow_paths=True)
 
 

@@ -135,10 +135,12 @@ class Media(Section):
 class Model(Section):
     """Which engine makes the pictures, and on what."""
 
-    engine: Literal["mini", "noop"] = "mini"
+    engine: Literal["mini", "noop", "sd15"] = "mini"
     backend: Literal["auto", "openvino", "torch"] = "auto"
     precision: Literal["auto", "int8", "fp32"] = "auto"
     weights: Path | None = None
+    folder: Path | None = None
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     look_ahead: Annotated[int, Field(ge=0, le=5)] = 2
     articulation: Annotated[float, Field(ge=0, le=3)] = 1.6
     threads: Annotated[int, Field(ge=0, le=256)] = 0

@@ -48,6 +48,39 @@ def test_render(
     assert out.stat().st_size > 1000
 
 
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.fakes.tiny_sd15 import write_tiny_sd15
+
+    path = tmp_path_factory.mktemp("sd15")
+    write_tiny_sd15(path)
+    return path
+
+
+def test_render_by_sd15(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, speech: Path, tmp_path: Path, sd15: Path
+) -> None:
+    out = tmp_path / "film.mp4"
+    code, told, err = svp(
+        capsys, monkeypatch, "render", str(speech), "-o", str(out), "--engine", "sd15", "--model", str(sd15),
+        "--style", str(sd15 / "styles" / "warm.npz"), "--avatar", "kim",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "20 frames, 0.80 s, style warm, avatar kim" in told
+    assert "GFLOP a frame" in err and "memory for" in err
+    assert out.stat().st_size > 1000
+
+
+def test_bench_encoder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sd15: Path
+) -> None:
+    words = ("bench", "encoder", "--model", str(sd15 / "wav2vec2"), "--seconds", "2")
+    code, told, err = svp(capsys, monkeypatch, *words, "--freeze", str(tmp_path / "norm.safetensors"))
+    assert code == 0, err
+    assert "| window | 0 ms ahead | 40 ms ahead |" in told and "| 2 s |" in told
+    assert (tmp_path / "norm.safetensors").is_file()
+
+
 def test_bench_street(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, speech: Path) -> None:
     words = ("bench", "street", "--engine", "noop", "--speech", str(speech), "--seconds", "1")
     code, told, _ = svp(capsys, monkeypatch, *words)
@@ -77,6 +110,9 @@ def test_styles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         (("render", "n.wav", "-o", "o.mp4", "--engine", "noop", "--style", "x.npz"), "x.npz: cannot be read"),
         (("render", "n.wav", "-o", "o.mp4", "--engine", "noop", "--strength", "9"), "strength is 9.0"),
         (("render", "n.wav", "-o", "o.mp4", "--engine", "maxi"), "unknown engine 'maxi'"),
+        (("render", "n.wav", "-o", "o.mp4", "--engine", "sd15"), "--model FOLDER"),
+        (("render", "n.wav", "-o", "o.mp4", "--model", "none"), "there is no folder none"),
+        (("bench", "encoder", "--model", "./none"), "there is no folder ./none"),
         (("bench", "street", "--engine", "noop", "--avatar", "oval"), "unknown avatar 'oval'"),
         (("style", "list", "--profile", "none.yaml"), "none.yaml: cannot be read"),
         (("train", "nothing", "--corpus", "c", "--out", "o"), "no training stage 'nothing'"),

@@ -19,8 +19,15 @@ def load_any(path: Path) -> object:
     """Load a shipped file by what it is."""
     if path.parent.name == "train":
         from svp_stream.evaluation.gauge_training import EvaluatorTrainConfig
+        from svp_stream.training.audio_distil import AudioDistilConfig
         from svp_stream.training.stages import read_profile
 
+        if path.stem == "audio-distil":
+            return load_yaml(path, AudioDistilConfig)
+        if path.stem.startswith("sd15-"):
+            from svp_stream.training.sd15_run import Sd15Profile
+
+            return load_yaml(path, Sd15Profile)
         if path.stem == "evaluator":
             return load_yaml(path, EvaluatorTrainConfig)
         return read_profile(path.stem, path)
@@ -88,7 +95,7 @@ def test_paths_are_relative_to_the_profile(tmp_path: Path) -> None:
         ("server: {port: eighty}", r"server\.port: .*integer.*found 'eighty'"),
         ("server: {token: short}", r"server\.token: .*16 characters"),
         ("server: {tls_key: a.pem}", "belong together"),
-        ("model: {engine: maxi}", r"model\.engine: .*'mini' or 'noop'.*found 'maxi'"),
+        ("model: {engine: maxi}", r"model\.engine: .*'mini', 'noop' or 'sd15'.*found 'maxi'"),
         ("style: {strength: .nan}", r"style\.strength"),
         ("style: {strength: 3}", r"style\.strength: .*2"),
         ("speech: {open_above: 0.3}", r"speech: keep_above \(0.35\) must be below open_above \(0.3\)"),

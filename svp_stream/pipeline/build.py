@@ -24,9 +24,10 @@ from svp_stream.style.preset import MAX_STRENGTH, MAX_TEMPERATURE, StylePreset, 
 
 if TYPE_CHECKING:
     from svp_stream.pipeline.mini import MiniEngine
+    from svp_stream.pipeline.sd15 import Sd15Engine
 
 BACKEND_VARIABLE = "SVP_BACKEND"
-ENGINES = ("mini", "noop")
+ENGINES = ("mini", "noop", "sd15")
 
 
 class Shelf(Protocol):
@@ -48,6 +49,8 @@ def build_engine(config: Config, engine: str | None = None) -> Engine:
         return NoopEngine(config.model.look_ahead)
     if name == "mini":
         return build_mini(config)
+    if name == "sd15":
+        return build_sd15(config)
     raise ConfigError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
 
 
@@ -60,6 +63,16 @@ def build_mini(config: Config, weights: Path | None = None) -> MiniEngine:
         weights or model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads,
         model.articulation, model.precision,
     )  # fmt: skip
+
+
+def build_sd15(config: Config) -> Sd15Engine:
+    """The engine of Stable Diffusion's size, from the profile's folder; raises ConfigError without one, and
+    WeightsError and EngineError naming what is missing."""
+    from svp_stream.pipeline.sd15 import Sd15Engine
+
+    if config.model.folder is None:
+        raise ConfigError("the engine sd15 needs the folder that its training wrote: --model FOLDER, or model.folder")
+    return Sd15Engine.load(config.model.folder, config.model.device, config.model.look_ahead)
 
 
 def build_backend(config: Config) -> str:
@@ -78,7 +91,8 @@ def set_threads(config: Config, engine: str | None = None) -> int:
     Where torch runs only the small voice-activity network, one thread is faster than several that wait for each other.
     """
     threads = config.model.threads
-    if not threads and ((engine or config.model.engine) == "noop" or build_backend(config) == "openvino"):
+    name = engine or config.model.engine
+    if not threads and (name == "noop" or (name == "mini" and build_backend(config) == "openvino")):
         threads = 1
     if threads:
         torch.set_num_threads(threads)
@@ -102,10 +116,11 @@ def build_ladder(config: Config) -> Ladder:
 
 
 def build_shelf(config: Config, engine: Engine, *, allow_paths: bool = False) -> Shelf:
-    """The presets of the profile's folder that belong to the engine; the engine noop brings its own styles along."""
+    """The presets of the profile's folder that belong to the engine; noop and sd15 bring their own styles along."""
     if config.style.folder is None and isinstance(engine, NoopEngine) and not allow_paths:
         return DrawnShelf()
-    folder = config.style.folder or STYLES
+    own = config.model.folder / "styles" if engine.name == "sd15" and config.model.folder is not None else STYLES
+    folder = config.style.folder or own
     shelf = StyleShelf(folder, engine.prior, engine.style_dim, allow_paths=allow_paths)
     if config.style.folder is None and isinstance(engine, NoopEngine):
         return _Both(DrawnShelf(), shelf)

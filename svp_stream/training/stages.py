@@ -31,6 +31,8 @@ from svp_stream.training.frames import Frames, open_frames
 from svp_stream.training.image import ImageStage, ImageTrainConfig
 from svp_stream.training.loop import LoopConfig, TrainingStage, run_stage
 from svp_stream.training.pixels import PixelData, geometries, pixel_data
+from svp_stream.training.sd15_run import STAGES as SD15_STAGES
+from svp_stream.training.sd15_run import run_sd15
 from svp_stream.training.speech_tokens import frame_tokens
 from svp_stream.training.style_prior import StylePriorTrainConfig, make_style_prior_stage
 from svp_stream.training.video import VideoStage, VideoTrainConfig, with_tokens
@@ -69,6 +71,8 @@ def run(stage: str, config: Path | None, corpus: Path, out: Path, minutes: float
     Raises ConfigError for an unknown stage or a wrong profile, MediaError and WeightsError when something that the
     stage builds on is missing.
     """
+    if stage in SD15_STAGES:
+        return run_sd15(stage, config, corpus, out, minutes)
     profile = read_profile(stage, config)
     folder = out / stage
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from svp_stream.audio.resample import Resampler
 from svp_stream.audio.speech import SpeechDetector
 from svp_stream.audio.vad import WINDOW_TICKS, Vad, VadStream
 from svp_stream.audio.wav2vec import EncoderConfig, Wav2VecEncoder, Wav2VecStream
+from svp_stream.audio.wav2vec_rolling import RollingConfig, RollingEncoder, RollingStream, measure_statistics
 from svp_stream.clock import FRAME_TICKS, TICKS_PER_SECOND, ticks_per_sample
 from svp_stream.motion.generator import MotionDrive, MotionStream
 from svp_stream.motion.manner import Manner
@@ -23,8 +24,10 @@ from svp_stream.packets import AudioChunk, AudioTokens, Float32, Frame, Pose, Sp
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.face import MiniFace
 from svp_stream.pipeline.noop import STYLE_DIM, NoopEngine, NoopFace
+from svp_stream.pipeline.sd15_face import Sd15Face
 from svp_stream.pipeline.session import Session
 from svp_stream.stage import Stage
+from tests.fakes.tiny_sd15 import tiny_sd15_engine, tiny_sd15_styles, tiny_wav2vec2
 from tests.fakes.tiny_weights import tiny_engine, tiny_styles
 
 START = 48_003
@@ -81,7 +84,14 @@ def _encoder() -> Wav2VecEncoder:
     return Wav2VecEncoder(small).eval()
 
 
+def _rolling(norm: str) -> RollingEncoder:
+    model = tiny_wav2vec2(norm)
+    measured = measure_statistics(model, [voice(9, 16_000, 1.0)]) if norm == "group" else None
+    return RollingEncoder(model, RollingConfig(window=6, look_ahead=1), measured)
+
+
 _VAD = Vad.load()
+_ROLLING = {norm: _rolling(norm) for norm in ("group", "layer")}
 _ENCODER = _encoder()
 _NOOP = NoopEngine()
 _STYLE = StyleRequest("plain", np.zeros(STYLE_DIM, np.float32), np.full(STYLE_DIM, -2, np.float32))
@@ -96,6 +106,8 @@ CASES: tuple[Case, ...] = (
     Case("speech", SpeechDetector, SpeechDetector, windows),
     Case("level", LevelStream, LevelStream, sound(16_000, 1.0)),
     Case("wav2vec", Wav2VecStream, lambda: Wav2VecStream(_ENCODER), sound(16_000, 1.0), 6),
+    Case("wav2vec2-group", RollingStream, lambda: RollingStream(_ROLLING["group"]), sound(16_000, 0.6), 3),
+    Case("wav2vec2-layer", RollingStream, lambda: RollingStream(_ROLLING["layer"]), sound(16_000, 0.6), 3),
     Case("motion", MotionStream, lambda: MotionStream(Manner(), seed=5), drives),
     Case("noop-face", NoopFace, lambda: _NOOP.stream(avatar=_NOOP.avatars[0], style=_STYLE, seed=3),
          sound(16_000, 1.0), 3),
@@ -106,6 +118,9 @@ CASES: tuple[Case, ...] = (
     Case("mini-session", Session,
          lambda: Session(tiny_engine(), _VAD, avatar="pat", style=tiny_styles()["warm"], seed=3),
          sound(48_000, 0.5), 1),
+    Case("sd15-face", Sd15Face,
+         lambda: tiny_sd15_engine().stream(avatar="pat", style=tiny_sd15_styles()["warm"], seed=3),
+         sound(16_000, 0.4), 1),
 )
 
 

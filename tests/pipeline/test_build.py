@@ -33,7 +33,7 @@ def test_noop_engine_takes_its_look_ahead_from_the_profile() -> None:
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(ConfigError, match="'maxi'.*mini, noop"):
+    with pytest.raises(ConfigError, match="'maxi'.*mini, noop, sd15"):
         build.build_engine(Config(), "maxi")
 
 

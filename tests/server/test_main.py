@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from server import __main__ as command
 from server import seams
 from server.house import House
-from svp_stream.config import ROOT, Config, Server
+from svp_stream.config import ROOT, STYLES, Config, Server
 from svp_stream.style.preset import StylePreset, save_preset
 
 APP = typer.Typer()
@@ -50,6 +50,32 @@ def test_wrong_arguments_end_with_2_before_anything_listens(
     assert result.exit_code == 2, result.output
     for word in words:
         assert word in result.output
+
+
+def test_sd15_is_served_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.fakes.tiny_sd15 import write_tiny_sd15
+
+    served: list[House] = []
+
+    def serve(house: House, settings: Config) -> int:
+        served.append(house)
+        return 0
+
+    monkeypatch.setattr(command, "serve", serve)
+    write_tiny_sd15(tmp_path)
+    preset = str(tmp_path / "styles" / "warm.npz")
+    sd15 = ["--engine", "sd15", "--model", str(tmp_path), "--log-level", "error"]
+    result = CliRunner().invoke(APP, [*sd15, "--style", preset])
+    assert result.exit_code == 0, result.output
+    studio = served[0].studio
+    assert studio.engine.name == "sd15" and studio.avatars == ("pat", "kim") and studio.manner.style == "warm"
+    assert studio.style_names() == ("warm", "plain")
+    result = CliRunner().invoke(APP, [*sd15, "--style", "sad"])
+    assert result.exit_code == 2 and "plain, warm" in result.output
+    result = CliRunner().invoke(APP, [*sd15, "--style", str(STYLES / "warm.npz")])
+    assert result.exit_code == 2 and "warm.npz" in result.output
+    result = CliRunner().invoke(APP, ["--engine", "sd15"])
+    assert result.exit_code == 2 and "--model FOLDER" in result.output
 
 
 def test_a_malformed_preset_is_named_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

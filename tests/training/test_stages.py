@@ -18,6 +18,7 @@ from svp_stream.motion.manner import Manner
 from svp_stream.synthetic import sidecar
 from svp_stream.synthetic.video import ClipWriter
 from svp_stream.training import stages
+from svp_stream.training.sd15_run import STAGES as SD15
 from svp_stream.training.stages import CONFIGS, STAGES, read_profile
 from tests.fakes import painted_faces
 
@@ -32,8 +33,8 @@ def test_the_profile_equals_the_defaults(stage: str) -> None:
 
 
 def test_every_profile_belongs_to_a_stage() -> None:
-    """The evaluator trains in a room of its own, with its own test."""
-    assert {p.stem for p in PROFILES.glob("*.yaml")} - {"evaluator"} == set(CONFIGS)
+    """The evaluator, the causal copy and the sd15 stages train in rooms of their own, with their own tests."""
+    assert {p.stem for p in PROFILES.glob("*.yaml")} - {"evaluator", "audio-distil", *SD15} == set(CONFIGS)
 
 
 def test_an_unknown_stage_lists_the_known() -> None:
