@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from svp_stream import cli_research
 from svp_stream.errors import SvpError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this 
 styles = typer.Typer(no_args_is_help=True, help="Look at style presets.")
 app.add_typer(bench, name="bench")
 app.add_typer(styles, name="style")
+cli_research.register(app)
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
 EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar) or noop (a drawn face).")]

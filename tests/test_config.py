@@ -28,6 +28,10 @@ def load_any(path: Path) -> object:
         from svp_stream.synthetic.corpus import CorpusConfig
 
         return CorpusConfig.load(path)
+    if path.name == "prepare.yaml":
+        from svp_stream.preparing.config import PrepareConfig
+
+        return PrepareConfig.load(path)
     return load_config(path)
 
 
