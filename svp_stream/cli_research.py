@@ -33,7 +33,7 @@ def prepare(
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/prepare.yaml.")] = None,
     matte: Annotated[str | None, typer.Option(help="module:function, crop to matte; opaque without.")] = None,
     syncnet: Annotated[Path | None, typer.Option(help="syncnet.safetensors: judges the offset of sound too.")] = None,
-    features: Annotated[str | None, typer.Option(help="Encoder file, folder or hub id: caches wav2vec features.")] = None,
+    features: Annotated[str | None, typer.Option(help="Encoder file, folder or hub id, to cache wav2vec.")] = None,
 ) -> None:
     """Make clips of real talking-head video: cuts, face, crop, numbers, judgement, report. Goes on where it stopped."""
     from svp_stream.preparing.config import PrepareConfig

@@ -78,8 +78,8 @@ def pictures(path: Path) -> Iterator[Bytes]:
             for frame in container.decode(stream):
                 start = float(frame.time or 0.0) if held is None else start
                 at = last if frame.time is None else float(frame.time) - start
-                if at - end > LONGEST_HOLE_S:
-                    raise MediaError(f"{path}: no picture between {end:.1f} s and {at:.1f} s; repair or cut the file")
+                if at - last > LONGEST_HOLE_S:
+                    raise MediaError(f"{path}: no picture between {last:.1f} s and {at:.1f} s; repair or cut the file")
                 while held is not None and (count + 0.5) / FRAME_RATE_HZ < at:
                     rgb = _upright(held) if rgb is None else rgb
                     yield rgb

@@ -31,7 +31,7 @@ from svp_stream.packets import Bytes, Float32
 from svp_stream.preparing import framing, survey
 from svp_stream.preparing.config import PrepareConfig
 from svp_stream.preparing.decode import pictures, probe, sound
-from svp_stream.preparing.judge import Look, judge, offset_fault, stress
+from svp_stream.preparing.judge import Look, judge, offset_fault, pooled_offset, stress
 from svp_stream.preparing.report import THUMBS, Verdict, write_report, write_thumbnail
 from svp_stream.preparing.shots import clips
 from svp_stream.synthetic import sidecar
@@ -61,13 +61,15 @@ class Workshop:
     advance: Advance = lambda what, frames: None
 
 
-def find_videos(sources: list[Path]) -> list[tuple[Path, str]]:
-    """(file, name) of the videos in `sources`, files or folders (looked through to the bottom), the name being relative
-    to the folder given. Raises MediaError when there is none."""
+def find_videos(sources: list[Path], out: Path | None = None) -> list[tuple[Path, str]]:
+    """(file, name) of the videos in `sources`, files or folders (looked through to the bottom, but for `out`), the name
+    being relative to the folder given. Raises MediaError when there is none."""
     found: dict[Path, str] = {}
     for source in sources:
         if source.is_dir():
             for path in sorted(source.rglob("*")):
+                if out is not None and out.resolve() in path.resolve().parents:
+                    continue
                 if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
                     found.setdefault(path, path.relative_to(source).as_posix())
         elif source.is_file():
@@ -82,9 +84,9 @@ def find_videos(sources: list[Path]) -> list[tuple[Path, str]]:
 def prepare(sources: list[Path], shop: Workshop) -> list[Verdict]:
     """Prepare every video of `sources` into `shop.out`; returns what became of every clip.
 
-    Raises ConfigError when the folder holds clips of another configuration, MediaError when no video could be read.
+    Raises ConfigError when the folder holds clips of another configuration or a matte is misshapen, MediaError when no video could be read.
     """
-    videos = find_videos(sources)
+    videos = find_videos(sources, shop.out)
     shop.out.mkdir(parents=True, exist_ok=True)
     (shop.out / ".prepare").mkdir(exist_ok=True)
     (shop.out / THUMBS).mkdir(exist_ok=True)
@@ -125,7 +127,7 @@ def _video(path: Path, name: str, shop: Workshop) -> list[Verdict]:
     pcm = shop.out / ".prepare" / f"{id}.pcm"
     try:
         audio = sound(path, info.start_s, pcm)
-        plans = list(_plans(name, id, seen, audio, shop.config))
+        plans = _decided(list(_plans(name, id, seen, audio, shop.config)), shop.config)
         del audio
     finally:
         pcm.unlink(missing_ok=True)
@@ -167,37 +169,49 @@ def _surveyed(path: Path, name: str, id: str, shop: Workshop) -> survey.Survey:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A clip to be: its verdict, its numbers in source pixels, its sound."""
+    """A clip to be: its verdict, its look in source pixels, its expression [T, 52] and words."""
 
     verdict: Verdict
     words: dict[str, str]
-    boxes: Float32
-    landmarks: Float32
-    angles: Float32
+    look: Look
     expression: Float32
-    audio: NDArray[np.int16]
 
 
 def _plans(name: str, id: str, seen: survey.Survey, audio: Any, config: PrepareConfig) -> Iterator[_Plan]:
-    """Every clip of a video with its verdict; about one kept clip in 1 / heldout_share is held out, spread evenly."""
+    """Every clip of a video with its own faults."""
     frames = min(len(seen), len(audio) // SAMPLES_PER_FRAME)
     starts = [int(s) for s in seen.starts if s < frames]
     words = named(name, config)
-    kept = 0
     for number, (shot, first, end) in enumerate(clips(starts, frames, config.clip_s)):
         span = slice(first, end)
         found = seen.found[span]
-        marks, angles = survey.filled(seen.landmarks[span], found), survey.filled(seen.angles[span], found)
         whole = slice(starts[shot], [*starts[1:], frames][shot])
-        box = _shot_boxes(seen, whole, config)[first - whole.start : end - whole.start]
-        heard = np.array(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME], np.int16)
-        look = Look(marks, angles, float(1 - found.mean()), box, (int(seen.size[0]), int(seen.size[1])),
-                    seen.sharpness[span][found], heard)
+        look = Look(
+            landmarks=survey.filled(seen.landmarks[span], found), angles=survey.filled(seen.angles[span], found),
+            lost=float(1 - found.mean()),
+            boxes=_shot_boxes(seen, whole, config)[first - whole.start : end - whole.start],
+            size=(int(seen.size[0]), int(seen.size[1])), sharpness=seen.sharpness[span][found],
+            audio=np.array(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME], np.int16),
+        )  # fmt: skip
         faults = tuple(f"{f.key}: {f.words}" for f in judge(look, config))
-        split = _split(kept, config) if not faults else ""
-        kept += not faults
-        verdict = Verdict(name, f"{id}-{number:04d}", shot, first, end, split, faults)
-        yield _Plan(verdict, words, box, marks, angles, survey.filled(seen.expression[span], found), heard)
+        verdict = Verdict(name, f"{id}-{number:04d}", shot, first, end, "", faults)
+        yield _Plan(verdict, words, look, survey.filled(seen.expression[span], found))
+
+
+def _decided(plans: list[_Plan], config: PrepareConfig) -> list[_Plan]:
+    """With the fault of the whole video, if its sound is out of step, and the split of what is kept: one clip in
+    1 / heldout_share is held out, spread evenly."""
+    fault = offset_fault(pooled_offset([p.look for p in plans if p.verdict.kept], config), config)
+    decided, kept = [], 0
+    for plan in plans:
+        verdict = plan.verdict
+        if fault is not None and verdict.kept:
+            verdict = replace(verdict, faults=(f"{fault.key}: {fault.words}",))
+        if verdict.kept:
+            verdict = replace(verdict, split=_split(kept, config))
+            kept += 1
+        decided.append(replace(plan, verdict=verdict))
+    return decided
 
 
 def _shot_boxes(seen: survey.Survey, whole: slice, config: PrepareConfig) -> Float32:
@@ -257,14 +271,14 @@ def _cut(path: Path, name: str, plans: list[_Plan], shop: Workshop) -> None:
             if number == v.first and wanted:
                 writer = held.enter_context(ClipWriter(shop.out / f"{v.id}.mp4", shop.config.size, shop.config.crf,
                                                        shop.config.matte_crf))
-            shown = framing.crop(rgb, plan.boxes[number - v.first], shop.config.size) if wanted else rgb
+            shown = framing.crop(rgb, plan.look.boxes[number - v.first], shop.config.size) if wanted else rgb
             if number == (v.first + v.end) // 2:
                 write_thumbnail(shop.out, v.id, shown)
             if writer is not None and wanted:
                 writer.add(shown, _matte(shown, shop))
             if number == v.end - 1:
                 if writer is not None:
-                    writer.sound(plan.audio)
+                    writer.sound(plan.look.audio)
                     held.close()
                     _write_sidecar(plan, shop)
                     writer = None
@@ -277,19 +291,20 @@ def _matte(shown: Bytes, shop: Workshop) -> Bytes:
         return np.full(shown.shape[:2], 255, np.uint8)
     made = shop.matte(shown)
     if made.shape != shown.shape[:2] or made.dtype != np.uint8:
-        raise MediaError(f"the matte function gave {made.dtype} {list(made.shape)}; expected uint8 "
+        raise ConfigError(f"the matte function gave {made.dtype} {list(made.shape)}; expected uint8 "
                          f"{list(shown.shape[:2])}")
     return made
 
 
 def _write_sidecar(plan: _Plan, shop: Workshop) -> None:
     size = shop.config.size
-    marks = framing.into(plan.landmarks, plan.boxes, size)
+    look = plan.look
+    marks = framing.into(look.landmarks, look.boxes, size)
     kps = key_points(marks)
-    pose = framing.pose(plan.angles, kps, plan.expression, size)
+    pose = framing.pose(look.angles, kps, plan.expression, size)
     arrays: dict[str, NDArray[Any]] = {
-        "expression": plan.expression, "pose": pose, "stress": stress(plan.audio), "landmarks": marks, "kps": kps,
-        "audio": plan.audio, "style_vector": np.zeros(1, np.float32), "manner": framing.manner(pose).vector(),
+        "expression": plan.expression, "pose": pose, "stress": stress(look.audio), "landmarks": marks, "kps": kps,
+        "audio": look.audio, "style_vector": np.zeros(1, np.float32), "manner": framing.manner(pose).vector(),
     }
     words = plan.words | {"text": "", "split": plan.verdict.split}
     sidecar.write(shop.out / f"{plan.verdict.id}.npz", arrays, words, shop.config.seed, ())
