@@ -39,6 +39,7 @@ class PrepareConfig(Section):
     least_dbfs: float = Field(default=-50.0, ge=-100, le=0)
     sync_least_s: float = Field(default=10.0, ge=3)
     sync_least_r: float = Field(default=0.25, ge=0, le=1)
+    syncnet_least: float = Field(default=0.2, ge=0, le=2)
     most_offset_ms: float = Field(default=100.0, ge=0)
     heldout_share: float = Field(default=0.1, ge=0, lt=1)
     naming: str | None = None

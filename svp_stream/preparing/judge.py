@@ -92,9 +92,10 @@ def judge(look: Look, config: PrepareConfig) -> list[Fault]:
     return [Fault(key, words) for wrong, key, words in found if wrong]
 
 
-def offset_fault(measured: tuple[float, float] | None, config: PrepareConfig) -> Fault | None:
-    """What is wrong with an offset of (confidence, ms), if anything, or if anything can be said."""
-    if measured is None or measured[0] < config.sync_least_r or abs(measured[1]) <= config.most_offset_ms:
+def offset_fault(measured: tuple[float, float] | None, least: float, config: PrepareConfig) -> Fault | None:
+    """What is wrong with an offset of (confidence, ms), believed from a confidence of `least` on; None when nothing is
+    wrong, or nothing can be said."""
+    if measured is None or measured[0] < least or abs(measured[1]) <= config.most_offset_ms:
         return None
     r, ms = measured
     late = "picture behind" if ms > 0 else "picture ahead of"

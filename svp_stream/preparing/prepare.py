@@ -201,7 +201,8 @@ def _plans(name: str, id: str, seen: survey.Survey, audio: Any, config: PrepareC
 def _decided(plans: list[_Plan], config: PrepareConfig) -> list[_Plan]:
     """With the fault of the whole video, if its sound is out of step, and the split of what is kept: one clip in
     1 / heldout_share is held out, spread evenly."""
-    fault = offset_fault(pooled_offset([p.look for p in plans if p.verdict.kept], config), config)
+    told = pooled_offset([p.look for p in plans if p.verdict.kept], config)
+    fault = offset_fault(told, config.sync_least_r, config)
     decided, kept = [], 0
     for plan in plans:
         verdict = plan.verdict
@@ -248,7 +249,8 @@ def _synced(v: Verdict, shop: Workshop) -> Verdict:
     """The verdict after a SyncNet has seen the clip: one that is out of step is taken away again."""
     if shop.sync is None or not v.kept:
         return v
-    fault = offset_fault(shop.sync(Clip(sidecar.Sidecar(shop.out / f"{v.id}.npz"))), shop.config)
+    told = shop.sync(Clip(sidecar.Sidecar(shop.out / f"{v.id}.npz")))
+    fault = offset_fault(told, shop.config.syncnet_least, shop.config)
     if fault is None:
         return v
     picture = shop.out / f"{v.id}.mp4"

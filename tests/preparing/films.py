@@ -120,7 +120,7 @@ class TruthReader:
 
 
 def _thumb(rgb: Bytes) -> Float32:
-    step = max(min(rgb.shape[:2]) // 48, 1)
+    step = max(min(rgb.shape[:2]) // 20, 1)
     return rgb[::step, ::step].astype(np.float32)
 
 

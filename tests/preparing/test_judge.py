@@ -80,15 +80,15 @@ def test_the_offset_is_measured_over_a_video(late: int) -> None:
     assert told is not None and told[0] > 0.8
     # These films open and sound at once, so the usual lead of 60 ms shows.
     assert told[1] == pytest.approx(40 * late + 60, abs=15)
-    assert (offset_fault(told, CONFIG) is not None) == (abs(told[1]) > 100)
+    assert (offset_fault(told, 0.25, CONFIG) is not None) == (abs(told[1]) > 100)
 
 
 def test_little_sound_tells_no_offset() -> None:
     assert pooled_offset([good(120)], CONFIG) is None
     assert sync_curve(np.zeros(200, np.float32), voice(opening(200, 0), 0)) is None, "a mouth that stands still"
-    assert offset_fault((0.1, 400.0), CONFIG) is None, "a weak peak is not believed"
-    assert offset_fault(None, CONFIG) is None
-    fault = offset_fault((0.6, -240.0), CONFIG)
+    assert offset_fault((0.1, 400.0), 0.25, CONFIG) is None, "a weak peak is not believed"
+    assert offset_fault(None, 0.25, CONFIG) is None
+    fault = offset_fault((0.6, -240.0), 0.25, CONFIG)
     assert fault is not None and "picture ahead of the sound by 240 ms" in fault.words
 
 
