@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from svp_stream.pipeline.engine import Engine, StyleRequest
 
 EXIT_WRONG = 2
-EVALUATOR = "evaluator"
+EVALUATOR, SYNCNET = "evaluator", "syncnet"
 STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
@@ -73,16 +73,19 @@ def corpus(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}.")],
+    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR, SYNCNET))}.")],
     corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
 ) -> None:
-    """Train one stage of the model, or the evaluator of `svp evaluate`. Goes on where it was cut off."""
+    """Train one stage of the model, or what judges it: `evaluator`, `syncnet`. Goes on where it was cut off."""
     _log()
     if stage == EVALUATOR:
         _train_evaluator(config, corpus, out, minutes)
+        return
+    if stage == SYNCNET:
+        cli_research.train_syncnet(config, corpus, out, minutes)
         return
     from svp_stream.training.stages import run
 

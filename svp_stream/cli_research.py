@@ -23,6 +23,7 @@ ReaderOption = Annotated[str | None, typer.Option(help="module:function that ret
 def register(app: typer.Typer) -> None:
     """Hang the commands on `app`."""
     app.command()(prepare)
+    app.command()(paper)
 
 
 def prepare(
@@ -42,22 +43,74 @@ def prepare(
 
     settings = PrepareConfig.load(config)
     face = face_reader(landmarker, reader)
-    sync = None
-    if syncnet is not None:
-        from svp_stream.evaluation.syncnet import clip_offset, load_syncnet
-
-        net = load_syncnet(syncnet)
-
-        def sync(clip: Any) -> tuple[float, float] | None:
-            return clip_offset(net, clip)
     with _bar() as advance:
-        verdicts = work(videos, Workshop(out, settings, face, _function(matte), sync, advance))
+        verdicts = work(videos, Workshop(out, settings, face, _function(matte), _offsets(syncnet), advance))
     if features is not None:
         from svp_stream.preparing.features import cache_features
 
         cache_features(out, features)
     kept = sum(v.kept for v in verdicts)
     typer.echo(f"{out}: {kept} of {len(verdicts)} clips kept; see {out / 'report.md'}")
+
+
+def paper(
+    real: Annotated[Path, typer.Option(help="Ground truth: a folder of clips; held-out ones count.")],
+    made: Annotated[Path | None, typer.Option(help="Films named as the clips; without, the engine makes them.")] = None,
+    name: Annotated[str, typer.Option(help="What the table calls the method.")] = "mini",
+    weights: Annotated[Path | None, typer.Option(help="Folder with the evaluator (and the engine's files).")] = None,
+    syncnet: Annotated[Path | None, typer.Option(help="syncnet.safetensors of `svp train syncnet`.")] = None,
+    landmarker: LandmarkerOption = None,
+    reader: ReaderOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many clips only.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    form: Annotated[Literal["markdown", "latex", "json"], typer.Option("--as", help="Form of the table.")] = "markdown",
+    profile: Annotated[Path | None, typer.Option(help="Profile of the engine, a YAML file.")] = None,
+) -> None:
+    """The table of a paper: every figure beside ground truth, shuffled and static controls, with intervals."""
+    from svp_stream.config import MINI_WEIGHTS, load_config
+    from svp_stream.evaluation.measure import WEIGHTS, load_evaluator
+    from svp_stream.evaluation.paper import Judges, measure_paper
+    from svp_stream.evaluation.paper_films import films_in, real_trials
+    from svp_stream.weights_file import sha256
+
+    settings = load_config(profile)
+    folder = weights or settings.model.weights or MINI_WEIGHTS
+    trials = real_trials(real, limit)
+    judges = Judges(load_evaluator(folder / WEIGHTS), _syncnet(syncnet),
+                    None if landmarker is None and reader is None else face_reader(landmarker, reader), seed)
+    make = _engine_films(settings, folder, seed) if made is None else films_in(made)
+    about = {"method": name, "real": real.name, "evaluator": sha256(folder / WEIGHTS)[:12]}
+    if syncnet is not None:
+        about["syncnet"] = sha256(syncnet)[:12]
+    with _counter() as progress:
+        found = measure_paper(trials, make, judges, about, progress)
+    told = found.latex() if form == "latex" else found.markdown()
+    typer.echo(json.dumps(found.json(), indent=2) if form == "json" else told)
+
+
+def train_syncnet(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
+    """`svp train syncnet`: apart from the stages of the model, which must not see what judges them."""
+    from svp_stream.config import load_yaml
+    from svp_stream.evaluation.syncnet_training import SyncTrainConfig, make_sync_stage
+    from svp_stream.training.loop import run_stage
+
+    profile = SyncTrainConfig() if config is None else load_yaml(config, SyncTrainConfig)
+    run_stage(make_sync_stage(profile, corpus), profile.loop, out / "syncnet", minutes=minutes)
+
+
+def _syncnet(path: Path | None) -> Any:
+    from svp_stream.evaluation.syncnet import load_syncnet
+
+    return None if path is None else load_syncnet(path)
+
+
+def _engine_films(settings: Any, folder: Path, seed: int) -> Any:
+    from svp_stream.evaluation.paper_films import engine_films
+    from svp_stream.pipeline import build
+
+    build.set_threads(settings, "mini")
+    engine = build.build_mini(settings, folder)
+    return engine_films(engine, build.build_shelf(settings, engine), build.build_vad(settings), seed)
 
 
 def face_reader(landmarker: Path | None, spec: str | None) -> FaceReader:
@@ -73,6 +126,16 @@ def face_reader(landmarker: Path | None, spec: str | None) -> FaceReader:
 
         return MediaPipeReader(landmarker)
     return load_reader(str(spec))
+
+
+def _offsets(syncnet: Path | None) -> Callable[[Any], tuple[float, float] | None] | None:
+    if syncnet is None:
+        return None
+    from functools import partial
+
+    from svp_stream.evaluation.syncnet import clip_offset, load_syncnet
+
+    return partial(clip_offset, load_syncnet(syncnet))
 
 
 def _function(spec: str | None) -> Callable[[Any], Any] | None:
@@ -110,3 +173,15 @@ def _bar() -> Iterator[Callable[[str, int], None]]:
             progress.advance(task, frames)
 
         yield advance
+
+
+@contextmanager
+def _counter() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error for work in parts: (what, done, in all)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=None)
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)

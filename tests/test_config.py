@@ -23,6 +23,10 @@ def load_any(path: Path) -> object:
 
         if path.stem == "evaluator":
             return load_yaml(path, EvaluatorTrainConfig)
+        if path.stem == "syncnet":
+            from svp_stream.evaluation.syncnet_training import SyncTrainConfig
+
+            return load_yaml(path, SyncTrainConfig)
         return read_profile(path.stem, path)
     if path.name == "corpus.yaml":
         from svp_stream.synthetic.corpus import CorpusConfig

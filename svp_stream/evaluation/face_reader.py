@@ -77,10 +77,12 @@ def load_reader(spec: str) -> FaceReader:
 def key_points(landmarks: Float32) -> Float32:
     """HEAD-Kps float32 [..., 3, 2] (right eye, left eye, nose tip) of landmarks [..., 38, 2]: an eye is the middle of
     its corners, which do not move with gaze or lids."""
+
     def middle(side: str) -> Float32:
         pair = landmarks[..., [MARK[f"{side}_eye_inner"], MARK[f"{side}_eye_outer"]], :]
         return np.asarray(pair.mean(-2), np.float32)
-    return np.stack([middle("right"), middle("left"), landmarks[..., MARK["nose_tip"], :]], -2).astype(np.float32)
+    nose = np.asarray(landmarks[..., MARK["nose_tip"], :], np.float32)
+    return np.stack([middle("right"), middle("left"), nose], -2).astype(np.float32)
 
 
 def lip_opening(landmarks: Float32) -> Float32:

@@ -87,4 +87,4 @@ def angles(matrix: Any) -> Float32:
     r = r / np.linalg.norm(r, axis=0)
     pitch = np.arcsin(np.clip(-r[1, 2], -1, 1))
     yaw, roll = np.arctan2(r[0, 2], r[2, 2]), -np.arctan2(r[1, 0], r[1, 1])
-    return np.degrees(np.array([yaw, pitch, roll])).astype(np.float32)
+    return np.asarray(np.degrees([yaw, pitch, roll]), np.float32)

@@ -19,7 +19,7 @@ from scipy.ndimage import correlate1d
 from scipy.optimize import linear_sum_assignment
 
 from svp_stream.evaluation.metrics import luma
-from svp_stream.packets import Bytes, Float32, Floats
+from svp_stream.packets import Bytes, Floats
 
 WINDOW: Final = 11
 SIGMA: Final = 1.5
@@ -52,7 +52,7 @@ def _blur(x: Floats) -> Floats:
     return out
 
 
-def lmd(made: Float32, true: Float32, unit: Floats, *, fit: bool) -> Floats:
+def lmd(made: Floats, true: Floats, unit: Floats, *, fit: bool) -> Floats:
     """Mean distance of landmarks [T, N, 2] in hundredths of `unit` [T] (the distance between the eyes), [T]; with `fit`
     after the similarity (turn, scale, shift) that lays each frame's points best on the truth's."""
     if made.shape != true.shape or len(unit) != len(true):
@@ -97,8 +97,9 @@ def style_similarity(made: Floats, true: Floats, centre: Floats) -> Floats:
     Without the centre every two clips are alike (the space is anisotropic) and the figure says nothing.
     """
     a, b = np.asarray(made, np.float64) - centre, np.asarray(true, np.float64) - centre
-    norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.where(norm > 1e-9, (a * b).sum(1) / np.maximum(norm, 1e-9), np.nan)
+    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    told = np.minimum(*lengths) > 1e-7
+    return np.where(told, (a * b).sum(1) / np.where(told, lengths[0] * lengths[1], 1.0), np.nan)
 
 
 def deranged(count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -5,10 +5,10 @@ Remembers: nothing.
 
 The offset of sound and picture is measured twice over: by the correlation of the mouth's opening with loudness, pooled
 over all fit clips of a video, and, where the user gives one, clip by clip by a SyncNet of our own
-(`evaluation.syncnet`). Loudness says little (an `m` is loud and shut): on 40 rendered clips of 7 s on average, the
+(`evaluation.syncnet`). Loudness says little (an `m` is loud and shut): on 32 rendered clips of 7 s on average, the
 peak of one clip scatters from -218 to 0 ms (5th to 95th percentile), that of four clips together from -80 to -40 ms.
-So it is believed over `sync_least_s` of clips or more and from `sync_least_r` on; its usual lead of 60 ms (a mouth opens
-before it is loud) is taken off. Where it is not believed, nothing is rejected.
+So it is believed over `sync_least_s` of clips or more and from `sync_least_r` on; its usual lead of 60 ms (a mouth
+opens before it is loud) is taken off. Where it is not believed, nothing is rejected.
 """
 
 from __future__ import annotations

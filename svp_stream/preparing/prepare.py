@@ -84,7 +84,8 @@ def find_videos(sources: list[Path], out: Path | None = None) -> list[tuple[Path
 def prepare(sources: list[Path], shop: Workshop) -> list[Verdict]:
     """Prepare every video of `sources` into `shop.out`; returns what became of every clip.
 
-    Raises ConfigError when the folder holds clips of another configuration or a matte is misshapen, MediaError when no video could be read.
+    Raises ConfigError when the folder holds clips of another configuration or a matte is misshapen, MediaError when no
+    video could be read.
     """
     videos = find_videos(sources, shop.out)
     shop.out.mkdir(parents=True, exist_ok=True)

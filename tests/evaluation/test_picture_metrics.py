@@ -62,7 +62,8 @@ def test_ssim_equals_the_definition(seed: int) -> None:
 
 def test_ssim_falls_with_noise_and_refuses_other_shapes() -> None:
     clean = np.repeat(np.linspace(0, 255, 32)[None, None, :, None], 32, 1).repeat(3, 3).astype(np.uint8)
-    scores = [ssim(clean, np.clip(clean + RNG.normal(0, s, clean.shape), 0, 255).astype(np.uint8))[0] for s in (2, 8, 30)]
+    noisy = [np.clip(clean + RNG.normal(0, s, clean.shape), 0, 255).astype(np.uint8) for s in (2, 8, 30)]
+    scores = [ssim(clean, picture)[0] for picture in noisy]
     assert scores[0] > scores[1] > scores[2]
     with pytest.raises(ValueError, match="one shape"):
         ssim(film(0), film(0, side=12))

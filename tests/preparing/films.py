@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from svp_stream.arkit import ARKIT, INDEX
@@ -92,8 +94,9 @@ def take(frames: int = 75, seed: int = 0, size: int = SIDE) -> Take:
         for n in range(frames):
             face = np.zeros(len(ARKIT), np.float32)
             face[INDEX["jawOpen"]] = jaw[n]
-            turn = (6 * np.sin(n / 9 + seed), 4 * np.sin(n / 7), 3 * np.sin(n / 11))
-            pose = Pose(0, *(float(a) for a in turn), blink_left=float(n % 40 == 30), blink_right=float(n % 40 == 30))
+            turn = [float(6 * np.sin(n / 9 + seed)), float(4 * np.sin(n / 7)), float(3 * np.sin(n / 11))]
+            shut = float(n % 40 == 30)
+            pose = Pose(0, turn[0], turn[1], turn[2], blink_left=shut, blink_right=shut)
             seen = renderer.draw(head, face, pose)
             face[INDEX["eyeBlinkLeft"]] = face[INDEX["eyeBlinkRight"]] = pose.blink_left
             pictures.append(seen.rgb)
@@ -125,16 +128,16 @@ def _thumb(rgb: Bytes) -> Float32:
 
 
 def write_film(path: Path, made: Take, *, stamps_ms: list[int] | None = None, rate: int = 48_000,
-               with_sound: bool = True, sound_late_ms: int = 0, codec: str = "libx264") -> Path:
+               with_sound: bool = True, sound_late_ms: int = 0) -> Path:
     """Write `made` at 25 fps, or at the given stamps, with sound at `rate`."""
     height, width = made.pictures[0].shape[:2]
     with av.open(str(path), "w") as out:
-        options = {"crf": "10", "preset": "veryfast"} if codec == "libx264" else {}
-        video = out.add_stream(codec, rate=25, options=options)
+        options = {"crf": "10", "preset": "veryfast"}
+        video: VideoStream = out.add_stream("libx264", rate=25, options=options)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.time_base = Fraction(1, 1000)
         video.codec_context.time_base = Fraction(1, 1000)
-        sound = out.add_stream("aac", rate=rate, layout="stereo") if with_sound else None
+        sound: AudioStream | None = out.add_stream("aac", rate=rate, layout="stereo") if with_sound else None
         for n, picture in enumerate(made.pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = (n * 40 if stamps_ms is None else stamps_ms[n]), Fraction(1, 1000)

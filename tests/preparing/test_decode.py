@@ -17,7 +17,8 @@ def grey(levels: list[int], width: int = 64, height: int = 48) -> Take:
     """Plain frames of these levels, and a sound that clicks where a frame of 200 or more begins."""
     frames = [np.full((height, width, 3), level, np.uint8) for level in levels]
     audio = np.concatenate([np.full(640, 12_000 if level >= 200 else 0, np.int16) for level in levels])
-    return Take(frames, [None] * len(frames), audio * np.tile(np.repeat([1, -1], 20), len(audio) // 40).astype(np.int16))
+    wave = np.tile(np.repeat([1, -1], 20), len(audio) // 40).astype(np.int16)
+    return Take(frames, [None] * len(frames), audio * wave)
 
 
 def levels(path: Path) -> list[int]:
@@ -107,7 +108,8 @@ def test_what_is_no_talking_head_is_told(tmp_path: Path) -> None:
 
 
 def test_a_hole_in_the_stamps_is_told(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "a.mp4", grey([10] * 20), stamps_ms=[n * 40 + (9000 if n > 9 else 0) for n in range(20)])
+    stamps = [n * 40 + (9000 if n > 9 else 0) for n in range(20)]
+    film = write_film(tmp_path / "a.mp4", grey([10] * 20), stamps_ms=stamps)
     seen = pictures(film)
     with pytest.raises(MediaError, match="no picture between .* repair or cut"):
         list(seen)

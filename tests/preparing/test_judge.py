@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from svp_stream.evaluation.face_reader import MARK, key_points
-from svp_stream.packets import Float32
+from svp_stream.packets import Float32, Floats
 from svp_stream.preparing.config import PrepareConfig
 from svp_stream.preparing.framing import boxes
 from svp_stream.preparing.judge import (
@@ -52,14 +52,19 @@ def test_a_good_clip_has_no_fault() -> None:
     assert judge(good(), CONFIG) == []
 
 
+def f32(x: Floats) -> Float32:
+    """In single precision."""
+    return np.asarray(x, np.float32)
+
+
 SPOILT: dict[str, tuple[Callable[[Look], Look], str]] = {
     "short": (lambda x: good(40), "1.6 s; at least 2 s"),
     "no face": (lambda x: replace(x, lost=1.0), "in no frame"),
     "face lost": (lambda x: replace(x, lost=0.2), "in 20% of the frames; at most 5%"),
-    "small": (lambda x: replace(x, landmarks=x.landmarks / 4, boxes=x.boxes / 4), "15 px between the eyes"),
+    "small": (lambda x: replace(x, landmarks=f32(x.landmarks / 4), boxes=f32(x.boxes / 4)), "15 px between the eyes"),
     "blurred": (lambda x: replace(x, sharpness=x.sharpness * 0.1), "sharpness 10.0; at least 20"),
     "turned": (lambda x: replace(x, angles=x.angles + np.float32(50)), "yaw of 50 degrees; at most 45"),
-    "at the edge": (lambda x: replace(x, boxes=x.boxes - np.float32([300, 0, 0])), "of the crop lies outside"),
+    "at the edge": (lambda x: replace(x, boxes=f32(x.boxes - [300, 0, 0])), "of the crop lies outside"),
     "leap": (lambda x: replace(x, landmarks=np.concatenate([x.landmarks[:60], x.landmarks[60:] + 80])), "leaps by"),
     "silent": (lambda x: replace(x, audio=x.audio // 5000), "never louder than"),
 }
@@ -106,7 +111,7 @@ def test_sharpness_tells_blur_and_smallness() -> None:
     blurred = np.asarray(Image.fromarray(sharp).filter(ImageFilter.GaussianBlur(3)), np.uint8)
     small = np.asarray(Image.fromarray(sharp).resize((64, 64)), np.uint8)
     full = sharpness(sharp, box)
-    assert full > 10 * sharpness(blurred, box) and full > 5 * sharpness(small, box / 4)
+    assert full > 10 * sharpness(blurred, box) and full > 5 * sharpness(small, f32(box / 4))
     assert sharpness(sharp, np.array([10, 10, 12, 12], np.float32)) == 0.0
 
 

@@ -32,8 +32,8 @@ def test_the_profile_equals_the_defaults(stage: str) -> None:
 
 
 def test_every_profile_belongs_to_a_stage() -> None:
-    """The evaluator trains in a room of its own, with its own test."""
-    assert {p.stem for p in PROFILES.glob("*.yaml")} - {"evaluator"} == set(CONFIGS)
+    """What judges (evaluator, syncnet) trains in a room of its own, with its own tests."""
+    assert {p.stem for p in PROFILES.glob("*.yaml")} - {"evaluator", "syncnet"} == set(CONFIGS)
 
 
 def test_an_unknown_stage_lists_the_known() -> None:
