@@ -82,7 +82,8 @@ def key_points(landmarks: Float32) -> Float32:
         pair = landmarks[..., [MARK[f"{side}_eye_inner"], MARK[f"{side}_eye_outer"]], :]
         return np.asarray(pair.mean(-2), np.float32)
     nose = np.asarray(landmarks[..., MARK["nose_tip"], :], np.float32)
-    return np.stack([middle("right"), middle("left"), nose], -2).astype(np.float32)
+    points: list[Float32] = [middle("right"), middle("left"), nose]
+    return np.stack(points, -2)
 
 
 def lip_opening(landmarks: Float32) -> Float32:

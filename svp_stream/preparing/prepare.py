@@ -70,7 +70,7 @@ def find_videos(sources: list[Path], out: Path | None = None) -> list[tuple[Path
             for path in sorted(source.rglob("*")):
                 if out is not None and out.resolve() in path.resolve().parents:
                     continue
-                if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
+                if path.suffix.lower() in VIDEOS and path.is_file() and not _is_ours(path):
                     found.setdefault(path, path.relative_to(source).as_posix())
         elif source.is_file():
             found.setdefault(source, source.name)
@@ -79,6 +79,11 @@ def find_videos(sources: list[Path], out: Path | None = None) -> list[tuple[Path
     if not found:
         raise MediaError(f"no video in {', '.join(map(str, sources))}; known endings: {' '.join(VIDEOS)}")
     return list(found.items())
+
+
+def _is_ours(path: Path) -> bool:
+    """Hidden files, and mattes of clips, are no videos to prepare."""
+    return path.name.startswith(".") or path.name.endswith(".matte.mp4")
 
 
 def prepare(sources: list[Path], shop: Workshop) -> list[Verdict]:
@@ -96,7 +101,7 @@ def prepare(sources: list[Path], shop: Workshop) -> list[Verdict]:
     failed: dict[str, str] = {}
     for path, name in videos:
         try:
-            verdicts += _video(path, name, shop)
+            verdicts += _video(path, name, shop, sum(v.kept for v in verdicts))
         except MediaError as error:
             logger.warning("%s", error)
             failed[name] = str(error)
@@ -116,7 +121,8 @@ def _claim(shop: Workshop) -> None:
     path.write_text(told, encoding="utf-8")
 
 
-def _video(path: Path, name: str, shop: Workshop) -> list[Verdict]:
+def _video(path: Path, name: str, shop: Workshop, before: int) -> list[Verdict]:
+    """One video, `before` clips being kept of the others."""
     info = probe(path)
     id = identity(path, name)
     record = shop.out / ".prepare" / f"{id}.json"
@@ -128,7 +134,7 @@ def _video(path: Path, name: str, shop: Workshop) -> list[Verdict]:
     pcm = shop.out / ".prepare" / f"{id}.pcm"
     try:
         audio = sound(path, info.start_s, pcm)
-        plans = _decided(list(_plans(name, id, seen, audio, shop.config)), shop.config)
+        plans = _decided(list(_plans(name, id, seen, audio, shop.config)), shop.config, before)
         del audio
     finally:
         pcm.unlink(missing_ok=True)
@@ -199,12 +205,12 @@ def _plans(name: str, id: str, seen: survey.Survey, audio: Any, config: PrepareC
         yield _Plan(verdict, words, look, survey.filled(seen.expression[span], found))
 
 
-def _decided(plans: list[_Plan], config: PrepareConfig) -> list[_Plan]:
+def _decided(plans: list[_Plan], config: PrepareConfig, before: int) -> list[_Plan]:
     """With the fault of the whole video, if its sound is out of step, and the split of what is kept: one clip in
-    1 / heldout_share is held out, spread evenly."""
+    1 / heldout_share is held out, spread evenly over all videos, of which `before` clips are kept so far."""
     told = pooled_offset([p.look for p in plans if p.verdict.kept], config)
     fault = offset_fault(told, config.sync_least_r, config)
-    decided, kept = [], 0
+    decided, kept = [], before
     for plan in plans:
         verdict = plan.verdict
         if fault is not None and verdict.kept:

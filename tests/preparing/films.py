@@ -123,8 +123,8 @@ class TruthReader:
 
 
 def _thumb(rgb: Bytes) -> Float32:
-    step = max(min(rgb.shape[:2]) // 20, 1)
-    return rgb[::step, ::step].astype(np.float32)
+    step = max(min(rgb.shape[:2]) // 48, 1)
+    return rgb[::step, ::step, 1:].astype(np.float32)
 
 
 def write_film(path: Path, made: Take, *, stamps_ms: list[int] | None = None, rate: int = 48_000,
