@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -63,6 +64,7 @@ def paper(
     reader: ReaderOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many clips only.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    diversity: Annotated[bool, typer.Option("--diversity", help="Five seeds of one clip too.")] = False,
     form: Annotated[Literal["markdown", "latex", "json"], typer.Option("--as", help="Form of the table.")] = "markdown",
     profile: Annotated[Path | None, typer.Option(help="Profile of the engine, a YAML file.")] = None,
 ) -> None:
@@ -70,7 +72,7 @@ def paper(
     from svp_stream.config import MINI_WEIGHTS, load_config
     from svp_stream.evaluation.measure import WEIGHTS, load_evaluator
     from svp_stream.evaluation.paper import Judges, measure_paper
-    from svp_stream.evaluation.paper_films import films_in, real_trials
+    from svp_stream.evaluation.paper_films import engine_diversity, engine_films, films_in, real_trials
     from svp_stream.weights_file import sha256
 
     settings = load_config(profile)
@@ -78,12 +80,15 @@ def paper(
     trials = real_trials(real, limit)
     judges = Judges(load_evaluator(folder / WEIGHTS), _syncnet(syncnet),
                     None if landmarker is None and reader is None else face_reader(landmarker, reader), seed)
-    make = _engine_films(settings, folder, seed) if made is None else films_in(made)
+    parts = _engine(settings, folder) if made is None else None
+    make = films_in(made) if parts is None else engine_films(*parts, seed)
     about = {"method": name, "real": real.name, "evaluator": sha256(folder / WEIGHTS)[:12]}
     if syncnet is not None:
         about["syncnet"] = sha256(syncnet)[:12]
     with _counter() as progress:
         found = measure_paper(trials, make, judges, about, progress)
+        if diversity and parts is not None:
+            found = replace(found, extra=engine_diversity(*parts, judges.evaluator, trials, seed))
     told = found.latex() if form == "latex" else found.markdown()
     typer.echo(json.dumps(found.json(), indent=2) if form == "json" else told)
 
@@ -104,13 +109,13 @@ def _syncnet(path: Path | None) -> Any:
     return None if path is None else load_syncnet(path)
 
 
-def _engine_films(settings: Any, folder: Path, seed: int) -> Any:
-    from svp_stream.evaluation.paper_films import engine_films
+def _engine(settings: Any, folder: Path) -> tuple[Any, Any, Any]:
+    """Engine, presets and voice detector."""
     from svp_stream.pipeline import build
 
     build.set_threads(settings, "mini")
     engine = build.build_mini(settings, folder)
-    return engine_films(engine, build.build_shelf(settings, engine), build.build_vad(settings), seed)
+    return engine, build.build_shelf(settings, engine), build.build_vad(settings)
 
 
 def face_reader(landmarker: Path | None, spec: str | None) -> FaceReader:

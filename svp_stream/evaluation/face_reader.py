@@ -100,5 +100,7 @@ def lids_and_gaze(expression: Float32) -> Float32:
     e = {name: expression[:, i] for name, i in INDEX.items() if name.startswith("eye")}
     across = (e["eyeLookOutLeft"] - e["eyeLookInLeft"] + e["eyeLookInRight"] - e["eyeLookOutRight"]) / 2
     down = (e["eyeLookDownLeft"] - e["eyeLookUpLeft"] + e["eyeLookDownRight"] - e["eyeLookUpRight"]) / 2
-    rows = [e["eyeBlinkLeft"], e["eyeBlinkRight"], across * LOOK_DEGREES[0], down * LOOK_DEGREES[1]]
-    return np.stack(rows, 1).astype(np.float32)
+    out = np.empty((len(expression), 4), np.float32)
+    out[:, 0], out[:, 1] = e["eyeBlinkLeft"], e["eyeBlinkRight"]
+    out[:, 2], out[:, 3] = across * LOOK_DEGREES[0], down * LOOK_DEGREES[1]
+    return out

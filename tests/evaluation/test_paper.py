@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ import torch
 
 from svp_stream.arkit import ARKIT
 from svp_stream.errors import MediaError
+from svp_stream.evaluation import paper_films
 from svp_stream.evaluation.face_reader import FaceReading
 from svp_stream.evaluation.measure import Evaluator, GaugeConfig
 from svp_stream.evaluation.metrics import Interval
 from svp_stream.evaluation.paper import Judges, Measured, Seen, measure_paper, style_embedding, table
 from svp_stream.evaluation.paper_films import engine_films, films_in, fitted, real_trials
 from svp_stream.evaluation.paper_table import COLUMNS, MADE, SHUFFLED, STATIC, TRUTH, PaperTable
+from svp_stream.evaluation.report import Figure
 from svp_stream.evaluation.style_judge import JudgeConfig
 from svp_stream.evaluation.syncnet import SyncConfig, SyncNet
 from svp_stream.evaluation.trials import Trial
@@ -155,6 +159,21 @@ def test_an_engine_must_know_the_person(corpus: Path) -> None:
 
     with pytest.raises(MediaError, match="shows 'drawn', whom the engine does not know; it knows kim, pat"):
         engine_films(tiny_engine(), Shelf(), None, 0)(real_trials(corpus)[0], 0)  # type: ignore[arg-type]
+
+
+def test_diversity_needs_a_preset(corpus: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shelf:
+        def names(self) -> tuple[str, ...]:
+            return ("warm",)
+
+    engine, shelf = SimpleNamespace(avatars=("drawn",)), Shelf()
+    told = {"d": Figure("diversity over 5 seeds", 0.3, 5)}
+    monkeypatch.setattr(paper_films, "diversity_figures", lambda bench, trial: told)
+    arguments: Any = (engine, shelf, None, judges.evaluator, real_trials(corpus), 0)
+    found = paper_films.engine_diversity(*arguments)
+    assert [(k, v.mean, v.n) for k, v in found.items()] == [("diversity over 5 seeds (deviations)", 0.3, 5)]
+    engine.avatars = ("pat",)
+    assert paper_films.engine_diversity(*arguments) == {}
 
 
 def test_frechet_grows_with_the_gap(judges: Judges) -> None:
