@@ -136,14 +136,14 @@ def sound(path: Path, start_s: float, to: Path) -> Any:
                     samples = part.to_ndarray().reshape(-1)
                     left = samples[min(skip, len(samples)):]
                     skip -= len(samples) - len(left)
-                    out.write(left.astype("<i2").tobytes())
+                    out.write(left.astype(np.int16).tobytes())
                     done += len(left)
             for part in resampler.resample(None):
                 samples = part.to_ndarray().reshape(-1)
-                out.write(samples.astype("<i2").tobytes())
+                out.write(samples.astype(np.int16).tobytes())
                 done += len(samples)
     except (OSError, av.FFmpegError) as error:
         raise MediaError(f"{path}: its sound breaks off after {done / MODEL_RATE_HZ:.1f} s: {error}") from error
     if done < LEAST_S * MODEL_RATE_HZ:
         raise MediaError(f"{path}: has {done / MODEL_RATE_HZ:.2f} s of sound; at least {LEAST_S} s is needed")
-    return np.memmap(to, dtype="<i2", mode="r", shape=(done,))
+    return np.memmap(to, dtype=np.int16, mode="r", shape=(done,))

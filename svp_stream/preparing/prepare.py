@@ -5,7 +5,7 @@ In: video files, a `FaceReader`, thresholds. Out: `<id>.mp4`, `<id>.matte.mp4`, 
 kept, so that a run that was cut off goes on; files appear whole or not at all.
 
 Every video is decoded twice, one picture at a time: once to read it (`survey`), once to cut the clips out. Memory is
-that of the survey's numbers; the sound waits in a file. A video that cannot be read is told in the report and the
+that of the survey's numbers; the sound lies in a file that is mapped. A video that cannot be read is told in the report and the
 others go on. What a picture cannot tell is left open: `text` and phonemes are empty, `style_vector` is 0 [1], the matte
 is opaque unless a `matte` function is given.
 """
@@ -135,10 +135,9 @@ def _video(path: Path, name: str, shop: Workshop, before: int) -> list[Verdict]:
     try:
         audio = sound(path, info.start_s, pcm)
         plans = _decided(list(_plans(name, id, seen, audio, shop.config)), shop.config, before)
-        del audio
+        _cut(path, name, plans, shop)
     finally:
         pcm.unlink(missing_ok=True)
-    _cut(path, name, plans, shop)
     verdicts = [_synced(plan.verdict, shop) for plan in plans]
     record.write_text(json.dumps([asdict(v) for v in verdicts]), encoding="utf-8")
     return verdicts
@@ -198,7 +197,7 @@ def _plans(name: str, id: str, seen: survey.Survey, audio: Any, config: PrepareC
             lost=float(1 - found.mean()),
             boxes=_shot_boxes(seen, whole, config)[first - whole.start : end - whole.start],
             size=(int(seen.size[0]), int(seen.size[1])), sharpness=seen.sharpness[span][found],
-            audio=np.array(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME], np.int16),
+            audio=audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
         )  # fmt: skip
         faults = tuple(f"{f.key}: {f.words}" for f in judge(look, config))
         verdict = Verdict(name, f"{id}-{number:04d}", shot, first, end, "", faults)
