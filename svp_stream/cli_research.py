@@ -81,7 +81,7 @@ def paper(
     judges = Judges(load_evaluator(folder / WEIGHTS), _syncnet(syncnet),
                     None if landmarker is None and reader is None else face_reader(landmarker, reader), seed)
     parts = _engine(settings, folder) if made is None else None
-    make = films_in(made) if parts is None else engine_films(*parts, seed)
+    make = engine_films(*parts, seed) if parts is not None else films_in(made or real)
     about = {"method": name, "real": real.name, "evaluator": sha256(folder / WEIGHTS)[:12]}
     if syncnet is not None:
         about["syncnet"] = sha256(syncnet)[:12]
