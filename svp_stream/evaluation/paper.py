@@ -199,14 +199,15 @@ def _distances(clips: list[Measured], name: str, rng: np.random.Generator) -> di
         if getattr(clips[0].films[TRUTH], what) is None or (name == TRUTH and len(clips) < 2):
             continue
 
-        def distance(pick: list[int], what: str = what) -> float:
-            if name == TRUTH:
-                half = len(pick) // 2
-                return frechet(heap(pick[:half], TRUTH, what), heap(pick[half:], TRUTH, what))
-            return frechet(heap(pick, name, what), heap(pick, TRUTH, what))
+        order = [int(i) for i in rng.permutation(len(clips))]
+        # The truth is held against itself by halves, which share no clip, nor do their redraws.
+        halves = [order[: len(order) // 2], order[len(order) // 2 :]] if name == TRUTH else [order]
 
-        whole = distance([int(i) for i in rng.permutation(len(clips))])
-        redrawn = [distance([int(i) for i in rng.integers(len(clips), size=len(clips))]) for _ in range(DRAWS)]
+        def distance(picks: list[list[int]], what: str = what) -> float:
+            return frechet(heap(picks[0], name, what), heap(picks[-1], TRUTH, what))
+
+        whole = distance(halves)
+        redrawn = [distance([rng.choice(half, len(half)).tolist() for half in halves]) for _ in range(DRAWS)]
         low, high = np.quantile(redrawn, (0.025, 0.975)) if len(clips) > 1 else (np.nan, np.nan)
         found[key] = Interval(whole, float(low), float(high), len(clips))
     return found

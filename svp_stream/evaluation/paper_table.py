@@ -43,7 +43,7 @@ COLUMNS: Final[dict[str, Column]] = {
     "sync_c": Column("Sync-C-own", "up", "median - min over +-15 shifts, our SyncNet"),
     "sync_d": Column("Sync-D-own", "down", "min over +-15 shifts, our SyncNet"),
     "sync_acc": Column("acc@+-1", "up", "windows of 200 ms whose nearest sound is within a frame; a guess: 0.10"),
-    "offset": Column("|offset|", "zero", "of picture and sound, our SyncNet", "ms"),
+    "offset": Column("A/V offset", "zero", "of picture and sound, either way, our SyncNet", "ms"),
     "lip_r": Column("LipOpen r", "up", "opening of the lips as our gauge reads it, against the ground truth"),
     "style_sim": Column("StyleSim", "up", "centred cosine in our style judge's hidden layer"),
 }
