@@ -5,9 +5,9 @@ In: video files, a `FaceReader`, thresholds. Out: `<id>.mp4`, `<id>.matte.mp4`, 
 kept, so that a run that was cut off goes on; files appear whole or not at all.
 
 Every video is decoded twice, one picture at a time: once to read it (`survey`), once to cut the clips out. Memory is
-that of the survey's numbers; the sound lies in a file that is mapped. A video that cannot be read is told in the report and the
-others go on. What a picture cannot tell is left open: `text` and phonemes are empty, `style_vector` is 0 [1], the matte
-is opaque unless a `matte` function is given.
+that of the survey's numbers; the sound lies in a file that is mapped. A video that cannot be read is told in the report
+and the others go on. What a picture cannot tell is left open: `text` and phonemes are empty, `style_vector` is 0 [1],
+the matte is opaque unless a `matte` function is given.
 """
 
 from __future__ import annotations
