@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from svp_stream import cli_research
 from svp_stream.errors import SvpError
 
 if TYPE_CHECKING:
     from svp_stream.config import Config
-    from svp_stream.pipeline.bench import StreetFigures
     from svp_stream.pipeline.build import Shelf
     from svp_stream.pipeline.engine import Engine, StyleRequest
 
 EXIT_WRONG = 2
-EVALUATOR = "evaluator"
+EVALUATOR, SYNCNET = "evaluator", "syncnet"
 STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
@@ -35,6 +35,7 @@ bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this 
 styles = typer.Typer(no_args_is_help=True, help="Look at style presets.")
 app.add_typer(bench, name="bench")
 app.add_typer(styles, name="style")
+cli_research.register(app, bench)
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
 EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar), noop (a drawn face) or sd15.")]
@@ -73,14 +74,14 @@ def corpus(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help=f"One of {', '.join((*STAGES, EVALUATOR))}, or sd15-image and on.")],
+    stage: Annotated[str, typer.Argument(help=f"{', '.join((*STAGES, EVALUATOR, SYNCNET))}, or sd15-image and on.")],
     corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
     distil_from: Annotated[str | None, typer.Option(help="Of the stage audio: a wav2vec2 to copy, by folder.")] = None,
 ) -> None:
-    """Train one stage of the model, or the evaluator of `svp evaluate`. Goes on where it was cut off."""
+    """Train one stage of the model, or what judges it: `evaluator`, `syncnet`. Goes on where it was cut off."""
     _log()
     if distil_from is not None:
         from svp_stream.training.audio_distil import run_distil
@@ -91,6 +92,9 @@ def train(
         return
     if stage == EVALUATOR:
         _train_evaluator(config, corpus, out, minutes)
+        return
+    if stage == SYNCNET:
+        cli_research.train_syncnet(config, corpus, out, minutes)
         return
     from svp_stream.training.stages import run
 
@@ -232,22 +236,7 @@ def bench_street(
         effort=effort,
         backend="none" if made.name == "noop" else f"{build.build_backend(config)} {getattr(made, 'precision', '')}",
     )
-    typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else _street_table(figures))
-
-
-@bench.command("encoder")
-def bench_encoder(
-    model: Annotated[str, typer.Option(help="A wav2vec2 checkpoint: a folder, or a hub id.")],
-    speech: Annotated[Path | None, typer.Option(help="A recording; made-up syllables without one.")] = None,
-    seconds: Annotated[float, typer.Option(min=2, max=600, help="How much of it.")] = 20.0,
-    freeze: Annotated[Path | None, typer.Option(help="Write the frozen normalisation here, a .safetensors.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """What streaming a wav2vec2 costs: error against the offline pass, by window and look-ahead."""
-    from svp_stream.pipeline import encoder_bench
-
-    report = encoder_bench.report(model, speech, seconds, freeze)
-    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())
+    typer.echo(json.dumps(figures.as_dict(), indent=2) if as_json else figures.table())
 
 
 @bench.command("latency")
@@ -364,20 +353,6 @@ def _style(
         own.strength if strength is None else strength,
         own.temperature if temperature is None else temperature,
     )
-
-
-def _street_table(f: StreetFigures) -> str:
-    m = f.machine
-    rows = [
-        f"engine {f.engine}, backend {f.backend}, effort {f.effort}, {f.frames} frames of {f.seconds:.1f} s",
-        f"{m.processor}, {m.cores} cores, torch {m.torch} with {m.torch_threads} threads, load {m.load}",
-        "",
-        f"{'ms a frame':<20}{'mean':>8}{'p50':>8}{'p95':>8}",
-        *(f"{name:<20}{t.mean_ms:>8.2f}{t.p50_ms:>8.2f}{t.p95_ms:>8.2f}" for name, t in f.stages.items()),
-        "",
-        f"{f.fps:.1f} frames a second, {f.realtime:.1f} x real time, declared latency {f.latency_ms:.1f} ms",
-    ]
-    return "\n".join(rows)
 
 
 @contextmanager

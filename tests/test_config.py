@@ -30,11 +30,19 @@ def load_any(path: Path) -> object:
             return load_yaml(path, Sd15Profile)
         if path.stem == "evaluator":
             return load_yaml(path, EvaluatorTrainConfig)
+        if path.stem == "syncnet":
+            from svp_stream.evaluation.syncnet_training import SyncTrainConfig
+
+            return load_yaml(path, SyncTrainConfig)
         return read_profile(path.stem, path)
     if path.name == "corpus.yaml":
         from svp_stream.synthetic.corpus import CorpusConfig
 
         return CorpusConfig.load(path)
+    if path.name == "prepare.yaml":
+        from svp_stream.preparing.config import PrepareConfig
+
+        return PrepareConfig.load(path)
     return load_config(path)
 
 

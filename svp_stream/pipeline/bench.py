@@ -62,6 +62,20 @@ class StreetFigures:
         """For JSON."""
         return asdict(self)
 
+    def table(self) -> str:
+        """For people."""
+        f, m = self, self.machine
+        rows = [
+            f"engine {f.engine}, backend {f.backend}, effort {f.effort}, {f.frames} frames of {f.seconds:.1f} s",
+            f"{m.processor}, {m.cores} cores, torch {m.torch} with {m.torch_threads} threads, load {m.load}",
+            "",
+            f"{'ms a frame':<20}{'mean':>8}{'p50':>8}{'p95':>8}",
+            *(f"{name:<20}{t.mean_ms:>8.2f}{t.p50_ms:>8.2f}{t.p95_ms:>8.2f}" for name, t in f.stages.items()),
+            "",
+            f"{f.fps:.1f} frames a second, {f.realtime:.1f} x real time, declared latency {f.latency_ms:.1f} ms",
+        ]
+        return "\n".join(rows)
+
 
 def machine() -> Machine:
     """This machine, now."""

@@ -8,8 +8,8 @@ from tests.house.source import Source, imports, sources
 
 LEAVES = ("clock", "packets", "stage", "arkit", "config", "errors", "weights_file")
 SIBLINGS = ("audio", "style", "motion", "diffusion", "runtime")
-WORKSHOPS = ("training", "synthetic", "evaluation")
-ROOMS = (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "weights")
+WORKSHOPS = ("training", "synthetic", "evaluation", "preparing")
+ROOMS = (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "cli_research", "weights")
 
 MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -17,8 +17,10 @@ MAY: dict[str, tuple[str, ...]] = {
     "pipeline": (*LEAVES, *SIBLINGS, "pipeline"),
     "synthetic": (*LEAVES, *SIBLINGS, "synthetic"),
     "training": (*LEAVES, *SIBLINGS, "synthetic", "training"),
-    "evaluation": (*LEAVES, *SIBLINGS, "pipeline", *WORKSHOPS),
-    "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline"),
+    "evaluation": (*LEAVES, *SIBLINGS, "pipeline", "synthetic", "training", "evaluation"),
+    "preparing": (*LEAVES, *SIBLINGS, "synthetic", "training", "evaluation", "preparing"),
+    "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research"),
+    "cli_research": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline"),
     "server": (*LEAVES, *SIBLINGS, "pipeline", "server"),
 }
 """Room to the rooms that it may import."""
@@ -76,6 +78,7 @@ def test_every_room_is_known() -> None:
         ("svp_stream.evaluation.x", "from http.client import HTTPConnection"),
         ("server.x", "from svp_stream.synthetic.rig import Rig"),
         ("svp_stream.cli", "import server.app"),
+        ("svp_stream.evaluation.x", "from svp_stream.preparing.prepare import prepare"),
     ],
 )
 def test_a_violation_is_seen(module: str, statement: str) -> None:

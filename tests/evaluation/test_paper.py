@@ -1,0 +1,199 @@
+"""The table of a paper: figures and controls in their order, on drawn films whose faults are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from svp_stream.arkit import ARKIT
+from svp_stream.errors import MediaError
+from svp_stream.evaluation import paper_films
+from svp_stream.evaluation.face_reader import FaceReading
+from svp_stream.evaluation.measure import Evaluator, GaugeConfig
+from svp_stream.evaluation.metrics import Interval
+from svp_stream.evaluation.paper import Judges, Measured, Seen, measure_paper, style_embedding, table
+from svp_stream.evaluation.paper_films import engine_films, films_in, fitted, real_trials
+from svp_stream.evaluation.paper_table import COLUMNS, MADE, SHUFFLED, STATIC, TRUTH, PaperTable
+from svp_stream.evaluation.report import Figure
+from svp_stream.evaluation.style_judge import JudgeConfig
+from svp_stream.evaluation.syncnet import SyncConfig, SyncNet
+from svp_stream.evaluation.trials import Trial
+from svp_stream.packets import Bytes
+from svp_stream.training.clips import Clips
+from tests.evaluation.drawn import write_clip
+from tests.fakes.tiny_weights import tiny_engine
+
+FRAMES = 60
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real")
+    for i in range(3):
+        write_clip(folder, f"c{i}", frames=FRAMES, style="warm", voice="rms", split="heldout", seed=i)
+    write_clip(folder, "t0", frames=FRAMES, style="warm", voice="rms", split="train", seed=9)
+    return folder
+
+
+class DrawnReader:
+    """Finds the lips of a drawn face by its dark mouth; sees nothing in a dark picture."""
+
+    def read(self, rgb: Bytes) -> FaceReading | None:
+        if rgb.mean() < 20:
+            return None
+        dark = np.flatnonzero(rgb[38:56, 32].astype(int).sum(-1) < 300)
+        marks = np.tile(np.array([32, 30], np.float32), (38, 1))
+        marks[20], marks[25] = (40, 26), (24, 26)
+        for name, x in ((16, 36), (17, 44), (21, 28), (22, 20)):
+            marks[name] = (x, 26)
+        top, low = (38 + dark.min(), 38 + dark.max()) if len(dark) else (46, 46)
+        marks[:16, 1] = np.where(np.arange(16) % 2 == 0, top, low)
+        marks[:16, 0] = 25 + np.arange(16)
+        return FaceReading(np.zeros(len(ARKIT), np.float32), np.zeros(3, np.float32), marks.astype(np.float32))
+
+    def reset(self) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def judges() -> Judges:
+    torch.manual_seed(0)
+    evaluator = Evaluator(GaugeConfig(side=32, widths=(4, 4, 8, 8, 4), features=8), JudgeConfig(("a", "b"), 6)).eval()
+    evaluator.gauge.std.fill_(50.0)
+    return Judges(evaluator, SyncNet(SyncConfig((4, 4, 8, 8), 8)).eval(), DrawnReader(), 3)
+
+
+def noisy(trial: Trial, number: int) -> Bytes:
+    """The truth, a little worse."""
+    noise = np.random.default_rng(number).normal(0, 10, trial.rgb.shape)
+    return np.clip(trial.rgb + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def measured(corpus: Path, judges: Judges) -> PaperTable:
+    return measure_paper(real_trials(corpus), noisy, judges, {"method": "noise"})
+
+
+def test_every_figure_has_its_controls(measured: PaperTable) -> None:
+    cells = measured.cells
+    assert list(cells) == [TRUTH, MADE, STATIC, SHUFFLED] and measured.columns == list(COLUMNS)
+    assert measured.about["clips"] == "3" and measured.notes == []
+    assert np.isinf(cells[TRUTH]["psnr"].mean) and cells[TRUTH]["ssim"].mean == pytest.approx(1)
+    assert cells[TRUTH]["m_lmd"].mean == pytest.approx(0, abs=1e-4) and cells[TRUTH]["f_lmd"].mean == 0
+    assert cells[TRUTH]["style_sim"].mean == pytest.approx(1) and cells[TRUTH]["lip_r"].mean == pytest.approx(1)
+    assert 27 < cells[MADE]["psnr"].mean < 30, "noise of deviation 10 is 28.1 dB"
+    assert cells[STATIC]["psnr_face"].mean < cells[MADE]["psnr_face"].mean < 32
+    assert cells[MADE]["ssim"].mean < 1 and cells[MADE]["psnr"].low <= cells[MADE]["psnr"].mean
+    assert cells[STATIC]["m_lmd"].mean > cells[MADE]["m_lmd"].mean
+    assert cells[STATIC].get("lip_r") is None, "what stands still correlates with nothing"
+    assert cells[MADE]["fd"].mean > 0 and cells[MADE]["fvd"].mean > 0
+    assert "psnr" not in cells[SHUFFLED] and "fd" not in cells[SHUFFLED]
+    assert cells[SHUFFLED]["m_lmd"].mean > cells[MADE]["m_lmd"].mean
+
+
+def test_the_same_seed_gives_the_same_table(corpus: Path, judges: Judges, measured: PaperTable) -> None:
+    again = measure_paper(real_trials(corpus), noisy, judges, {"method": "noise"})
+    assert json.dumps(again.json()) == json.dumps(measured.json())
+
+
+def test_what_cannot_be_measured_is_said(corpus: Path, judges: Judges) -> None:
+    bare = Judges(judges.evaluator)
+    found = measure_paper(real_trials(corpus, 1), lambda trial, number: trial.rgb, bare, {"method": "truth"})
+    assert "sync_c" not in found.columns and "m_lmd" not in found.columns and "fvd" not in found.columns
+    assert list(found.cells) == [TRUTH, MADE, STATIC], "one clip cannot be shuffled"
+    assert "fd" not in found.cells[TRUTH]
+    text = found.markdown()
+    assert "not measured: Sync-C-own" in text and "not measured: M-LMD" in text and "svp train syncnet" in text
+
+
+def test_the_table_in_three_forms() -> None:
+    cells = {TRUTH: {"psnr": Interval(float("inf"), float("inf"), float("inf"), 3), "ssim": Interval(1.0, 1.0, 1.0, 3)},
+             MADE: {"psnr": Interval(27.25, 26.0, 28.0, 3), "ssim": Interval(0.913, 0.9, 0.92, 3),
+                    "sync_acc": Interval(0.5, 0.4, 0.6, 3)}}
+    made = PaperTable({"method": "mini"}, cells, ["M-LMD (why)"], {"Diversity": Interval(0.3, float("nan"), 0, 5)})
+    text = made.markdown()
+    assert "| film | PSNR \u2191 | SSIM \u2191 | acc@+-1 \u2191 |" in text
+    assert "| *ground truth* | equal | 1.00 [1.00, 1.00] |  |" in text
+    assert "| made | 27.2 [26.0, 28.0] | 0.913 [0.900, 0.920] | 0.500 [0.400, 0.600] |" in text
+    assert "- not measured: M-LMD (why)" in text and "- Diversity: 0.300 (n 5)" in text
+    tex = made.latex()
+    assert r"Film & PSNR $\uparrow$ & SSIM $\uparrow$ & acc@$\pm$1 $\uparrow$ \\" in tex
+    assert r"made & 27.2 {\scriptsize [26.0, 28.0]}" in tex and tex.count("&") == 9
+    assert tex.startswith("% method mini") and r"\begin{tabular}{lrrr}" in tex
+    back = json.loads(json.dumps(made.json()))
+    assert back["cells"][TRUTH]["psnr"]["mean"] is None and back["cells"][MADE]["ssim"]["n"] == 3
+
+
+def test_films_of_a_folder(corpus: Path, tmp_path: Path) -> None:
+    trial = real_trials(corpus)[0]
+    make = films_in(tmp_path)
+    with pytest.raises(MediaError, match="c0.mp4: there is no such film"):
+        make(trial, 0)
+    (tmp_path / "c0.mp4").write_bytes(trial.clip.video.read_bytes())
+    assert np.abs(make(trial, 0).astype(int) - trial.rgb).max() == 0
+    big = trial.rgb.repeat(2, 1).repeat(2, 2)
+    assert fitted(big[:-2], trial, tmp_path / "x.mp4").shape == trial.rgb.shape
+    with pytest.raises(MediaError, match="has 40 pictures for a clip of 60"):
+        fitted(trial.rgb[:40], trial, tmp_path / "x.mp4")
+
+
+def test_no_held_out_clip_is_told(tmp_path: Path) -> None:
+    write_clip(tmp_path, "t", frames=30, style="warm", voice="rms", split="train", seed=0)
+    with pytest.raises(MediaError, match="no clip of split 'heldout'"):
+        real_trials(tmp_path)
+
+
+def test_an_engine_must_know_the_person(corpus: Path) -> None:
+    class Shelf:
+        def names(self) -> tuple[str, ...]:
+            return ("plain",)
+
+        def get(self, name: str) -> None:
+            raise AssertionError
+
+    with pytest.raises(MediaError, match="shows 'drawn', whom the engine does not know; it knows kim, pat"):
+        engine_films(tiny_engine(), Shelf(), None, 0)(real_trials(corpus)[0], 0)  # type: ignore[arg-type]
+
+
+def test_diversity_needs_a_preset(corpus: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shelf:
+        def names(self) -> tuple[str, ...]:
+            return ("warm",)
+
+    engine, shelf = SimpleNamespace(avatars=("drawn",)), Shelf()
+    told = {"d": Figure("diversity over 5 seeds", 0.3, 5)}
+    monkeypatch.setattr(paper_films, "diversity_figures", lambda bench, trial: told)
+    arguments: Any = (engine, shelf, None, judges.evaluator, real_trials(corpus), 0)
+    found = paper_films.engine_diversity(*arguments)
+    assert [(k, v.mean, v.n) for k, v in found.items()] == [("diversity over 5 seeds (deviations)", 0.3, 5)]
+    engine.avatars = ("pat",)
+    assert paper_films.engine_diversity(*arguments) == {}
+
+
+def test_frechet_grows_with_the_gap(judges: Judges) -> None:
+    rng = np.random.default_rng(0)
+
+    def film(shift: float) -> Seen:
+        readings = rng.normal(size=(40, 49)).astype(np.float32)
+        return Seen(rng.normal(shift, 1, (60, 4)), readings, None, None, {"psnr": 20.0})
+
+    clips = [Measured(None, {TRUTH: film(0), MADE: film(0.5), STATIC: film(3)}) for _ in range(6)]
+    cells = table(clips, judges)
+    assert cells[TRUTH]["fd"].mean < 0.3 < cells[MADE]["fd"].mean < cells[STATIC]["fd"].mean
+    assert cells[STATIC]["fd"].low < 36.5 < cells[STATIC]["fd"].high + 2
+
+
+def test_a_style_embedding_needs_a_second(judges: Judges) -> None:
+    readings = np.random.default_rng(0).normal(size=(30, 49)).astype(np.float32)
+    assert style_embedding(judges.evaluator.judge, readings).shape == (6,)
+    assert not style_embedding(judges.evaluator.judge, readings[:20]).any()
+
+
+def test_training_clips_are_left_out(corpus: Path) -> None:
+    assert len(Clips.open(corpus)) == 4 and [t.clip.id for t in real_trials(corpus)] == ["c0", "c1", "c2"]
