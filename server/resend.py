@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 SHARE: Final = 0.3
-"""Resent packets for each packet sent: four times what a link with 5 % loss needs."""
+"""Resent bytes for each byte sent: four times what a link with 5 % loss needs."""
 KEY_GAP_S: Final = 1.0
-BURST: Final = 32
-"""Packets that may be sent again in a row: what a picture or two have."""
+BURST: Final = 48_000
+"""Bytes that may be sent again in a row: a few pictures at full rate, seconds of a face that hardly moves."""
 
 
 @dataclass(slots=True)
@@ -26,9 +26,9 @@ class ResendBudget:
     _left: float = BURST
     _key_s: float = float("-inf")
 
-    def sent(self, packets: int) -> None:
-        """So many packets left for the first time."""
-        self._left = min(BURST, self._left + SHARE * packets)
+    def sent(self, size: int) -> None:
+        """So many bytes left for the first time."""
+        self._left = min(BURST, self._left + SHARE * size)
 
     def key_due(self, now_s: float) -> bool:
         """After a refusal: whether a key frame shall be made; counts as made when it says yes."""
@@ -37,10 +37,10 @@ class ResendBudget:
         self._key_s = now_s
         return True
 
-    def take(self) -> bool:
-        """Whether one packet may be sent again."""
-        if self._left < 1:
+    def take(self, size: int) -> bool:
+        """Whether a packet of so many bytes may be sent again."""
+        if self._left < size:
             self.refused += 1
             return False
-        self._left -= 1
+        self._left -= size
         return True

@@ -23,12 +23,14 @@ from typing import Any, Final, Protocol
 import aioice.ice
 from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.exceptions import InvalidStateError
+from aiortc.rtp import RTP_HISTORY_SIZE
 
 from server.resend import ResendBudget
 
 logger = logging.getLogger(__name__)
 
 _ENCODER: Final = "_RTCRtpSender__encoder"
+_HISTORY: Final = "_RTCRtpSender__rtp_history"
 LOOPBACK: Final = "127.0.0.1"
 CHECK_PAUSE_S: Final = 0.1
 """Longer than the 20 ms between two connectivity checks of aioice."""
@@ -101,7 +103,7 @@ class Packer:
 
     def pack(self, ready: Ready) -> tuple[list[bytes], int]:
         """Same contract as aiortc's `Encoder.pack`: payloads and RTP time."""
-        self.budget.sent(len(ready.payloads))
+        self.budget.sent(sum(map(len, ready.payloads)))
         return ready.payloads, ready.timestamp
 
     @property
@@ -121,14 +123,16 @@ def send_packed(
     """The sender's track gives what is `Ready`; the receiver's estimates (REMB) and its wishes for a key frame (PLI,
     FIR) go to the callbacks; packets are sent again within a budget. Call it before the connection stands; raises
     `SeamError`."""
-    for name in (_ENCODER, "_send_keyframe", "_retransmit"):
+    for name in (_ENCODER, _HISTORY, "_send_keyframe", "_retransmit"):
         if not hasattr(sender, name):
             raise SeamError(f"aiortc's RTCRtpSender has no {name}")
     packer = Packer(estimate)
     resend = sender._retransmit
 
     async def within_budget(sequence_number: int) -> None:
-        if packer.budget.take():
+        packet = getattr(sender, _HISTORY).get(sequence_number % RTP_HISTORY_SIZE)
+        kept = packet is not None and packet.sequence_number == sequence_number
+        if kept and packer.budget.take(len(packet.payload)):
             await resend(sequence_number)
         elif packer.budget.key_due(time.monotonic()):
             ask_key()

@@ -33,11 +33,13 @@ SECONDS: Final = 2.0
 _Given = dict[str, list[tuple[NDArray, ...]]]  # type: ignore[type-arg]
 
 
-def calibrate(folder: Path, sounds: Sequence[Float32] = (), seed: int = 0) -> Path:
+def calibrate(
+    folder: Path, sounds: Sequence[Float32] = (), seed: int = 0, styles: int = STYLES, backend: str = "auto"
+) -> Path:
     """Measure and write; `sounds` float32 [N] at 16 kHz, made-up syllables without any. Raises WeightsError."""
-    engine = MiniEngine.load(folder, precision="fp32")
+    engine = MiniEngine.load(folder, backend, precision="fp32")
     spoken = list(sounds) or [syllables(SECONDS, k)[:: WIRE_RATE_HZ // MODEL_RATE_HZ] for k in range(3)]
-    given = _listen(engine, spoken, seed)
+    given = _listen(engine, spoken, seed, styles)
     rng = np.random.default_rng([seed, 2])
     modules = pixel_modules(folder)
     ranges: dict[str, Ranges] = {}
@@ -49,7 +51,7 @@ def calibrate(folder: Path, sounds: Sequence[Float32] = (), seed: int = 0) -> Pa
     return folder / FILE
 
 
-def _listen(engine: MiniEngine, sounds: Sequence[Float32], seed: int) -> _Given:
+def _listen(engine: MiniEngine, sounds: Sequence[Float32], seed: int, styles: int) -> _Given:
     """What the programs are given while the engine speaks."""
     given: _Given = {name: [] for name in PROGRAMS}
 
@@ -64,7 +66,7 @@ def _listen(engine: MiniEngine, sounds: Sequence[Float32], seed: int) -> _Given:
     watched = replace(engine, programs=programs)
     rng = np.random.default_rng([seed, 1])
     zeros = np.zeros(engine.style_dim, np.float32)
-    for k in range(STYLES):
+    for k in range(styles):
         mu = rng.standard_normal(engine.style_dim, dtype=np.float32)
         who = engine.avatars[k % len(engine.avatars)]
         face = watched.stream(avatar=who, style=StyleRequest("calibration", mu, zeros, 0.0), seed=seed + k)

@@ -23,12 +23,12 @@ CATCH = """
       window.calls.push(this);
     }
     setConfiguration(configuration) {
-      const iceServers = configuration.iceServers.filter((server) => server.urls.endsWith(window.name));
+      const iceServers = configuration.iceServers.filter((server) => server.urls.endsWith(window.wanted));
       super.setConfiguration({ ...configuration, iceServers });
     }
   };
 """
-"""Keeps every connection of the page for the test; they use nothing but TURN over what the window is named."""
+"""Keeps every connection of the page for the test; they use nothing but TURN over `window.wanted`."""
 PATH = """async () => {
   const stats = await window.calls.at(-1).getStats();
   const all = [...stats.values()];
@@ -96,8 +96,7 @@ def restarted(page: Page, seen: set[str]) -> dict[str, Any]:
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_call_through_turn_alone_and_an_ice_restart(chrome: BrowserContext, url: str, transport: str) -> None:
     page = chrome.new_page()
-    page.goto("about:blank")
-    page.evaluate("name => { window.name = name; }", transport)
+    page.add_init_script(f"window.wanted = '{transport}';")
     page.goto(url)
     page.wait_for_selector("#styles button")
     start(page)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from svp_stream.errors import WeightsError
+from svp_stream.pipeline.bench import syllables
 from svp_stream.pipeline.calibrate import calibrate
-from svp_stream.pipeline.mini import MiniEngine
+from svp_stream.pipeline.mini import MiniEngine, _ranges, pixel_modules
+from svp_stream.runtime.openvino_backend import OpenVinoBackend
 from svp_stream.runtime.quantised import (
     FILE,
     QuantisedConv,
@@ -25,6 +27,7 @@ from svp_stream.runtime.quantised import (
     read_ranges,
     write_ranges,
 )
+from svp_stream.runtime.torch_backend import TorchBackend
 
 
 class Small(nn.Module):
@@ -110,42 +113,42 @@ def test_malformed_ranges_are_told(tmp_path: Path, text: str, words: str) -> Non
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tiny weights with measured ranges, and its own cache of graphs."""
+    """A copy of the tiny weights with measured ranges."""
     folder = tmp_path_factory.mktemp("int8") / "tiny"
     shutil.copytree(tiny_weights, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SVP_CACHE", str(folder / "cache"))
-        assert calibrate(folder) == folder / FILE
+    speech = syllables(0.6)[::3].copy()
+    assert calibrate(folder, [speech], styles=2, backend="torch") == folder / FILE
     return folder
 
 
-def test_int8_of_openvino_is_the_rounding_of_torch(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SVP_CACHE", str(calibrated / "cache"))
-    fast = MiniEngine.load(calibrated, "openvino", threads=1)
-    slow = MiniEngine.load(calibrated, "torch", precision="int8")
-    plain = MiniEngine.load(calibrated, "torch")
-    assert (fast.precision, slow.precision, plain.precision) == ("int8", "int8", "fp32")
-    rng = np.random.default_rng(3)
-    latent = 0.7 * rng.standard_normal((1, 4, 32, 32), dtype=np.float32)
-    shift = np.zeros((1, 2), np.float32)
-    pictures: list[NDArray[np.float64]] = [
-        np.array(e.programs.paint(latent, shift)[0]).astype(np.float64) for e in (fast, slow, plain)
-    ]
+def test_int8_of_openvino_is_the_rounding_of_torch(calibrated: Path, tmp_path: Path) -> None:
+    """Of the decoder, picture by picture."""
+    plain = pixel_modules(calibrated)["paint"]
+    rounded = quantised(plain, read_ranges(calibrated / FILE)["paint"])
+    latent = 0.7 * np.random.default_rng(3).standard_normal((1, 4, 32, 32), dtype=np.float32)
+    given = latent, np.zeros((1, 2), np.float32)
+    example = tuple(torch.from_numpy(a) for a in given)
+    fast = OpenVinoBackend(threads=1, cache=tmp_path).compile("paint", rounded, example)
+    programs = fast, TorchBackend().compile("paint", rounded, example), TorchBackend().compile("paint", plain, example)
+    pictures: list[NDArray[np.float64]] = [np.array(p(*given)[0]).astype(np.float64) for p in programs]
     rounding = np.sqrt(np.mean((pictures[1] - pictures[2]) ** 2))
     apart = np.sqrt(np.mean((pictures[0] - pictures[1]) ** 2))
     assert 0 < rounding < 6, "rounding shows, a little"
     assert apart < 0.7 * rounding + 0.5, f"OpenVINO rounds where torch does: {apart:.2f} apart, rounding {rounding:.2f}"
 
 
-def test_int8_needs_its_ranges(tiny_weights: Path) -> None:
-    assert MiniEngine.load(tiny_weights, "torch", precision="auto").precision == "fp32"
+def test_which_precision_is_taken(tiny_weights: Path, calibrated: Path) -> None:
+    assert MiniEngine.load(calibrated, "torch", precision="int8").precision == "int8"
+    assert MiniEngine.load(calibrated, "torch").precision == "fp32", "the reference is not rounded unasked"
+    assert set(_ranges(calibrated, "auto", "openvino")) == {"denoise", "paint"}
+    assert _ranges(tiny_weights, "auto", "openvino") == _ranges(calibrated, "fp32", "openvino") == {}
     with pytest.raises(WeightsError, match=r"has no ranges.json: run `svp ranges"):
         MiniEngine.load(tiny_weights, "torch", precision="int8")
 
 
 def test_changed_ranges_are_damage(calibrated: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
-    shutil.copytree(calibrated, folder, ignore=shutil.ignore_patterns("cache"))
+    shutil.copytree(calibrated, folder)
     told = json.loads((folder / FILE).read_text())
     told["paint"] = {}
     (folder / FILE).write_text(json.dumps(told))

@@ -93,8 +93,8 @@ async def test_what_is_ready_is_sent_as_it_is_and_feedback_comes_back(
     assert estimates and abs(estimates[0] - 300_000) < 3000 and keys == ["key"]
     assert encoder.target_bitrate == estimates[0]
     resent: list[int] = []
-    encoder.budget = ResendBudget(_left=1.0)
-    lost = RtpPacket(payload_type=96, sequence_number=7, timestamp=7 * 960, payload=b"7")
+    encoder.budget = ResendBudget(_left=5)
+    lost = RtpPacket(payload_type=96, sequence_number=7, timestamp=7 * 960, payload=b"seven")
     sender._RTCRtpSender__rtp_history[7] = lost
     sender.transport._send_rtp = lambda data: _note(resent, len(data))
     sender._RTCRtpSender__rtx_payload_type = None
