@@ -161,7 +161,8 @@ class Seat:
             frame_ms = self._spent_s * 1000 / len(frames)
             self.costs = (*self.costs[1 - COSTS :], Cost(self.street.effort, frame_ms))
             self.street.effort = self.budget.decide(
-                behind_ticks=round((ended_s - due_s) * TICKS_PER_SECOND),
+                # what a frame costs is judged by its share: late is only what had to wait before its turn came
+                behind_ticks=round((started_s - due_s) * TICKS_PER_SECOND),
                 frame_ms=frame_ms,
                 allowance_ms=allowance_ms,
                 frames=len(frames),

@@ -140,6 +140,8 @@ class _State:
     blink_step: int = len(BLINK)
     scene: Scene | None = None
     scene_age: int = 0
+    scene_look: Look | None = None
+    """What the scene was drawn in: a style that is on its way shows on every rung but the last."""
     picture: tuple[Bytes, Bytes] | None = None
     ended: bool = False
 
@@ -241,8 +243,10 @@ class NoopFace:
         drawing = self._drawing(pts)
         rung = min(max(self.effort, 0), REPEAT)
         st.scene_age += 1
-        if st.scene is None or (rung < REPEAT and st.scene_age >= SCENE_EVERY[rung]):
-            st.scene, st.scene_age = scene(self._sprites, drawing), 0
+        if st.scene is None or (
+            rung < REPEAT and (st.scene_age >= SCENE_EVERY[rung] or drawing.look != st.scene_look)
+        ):
+            st.scene, st.scene_age, st.scene_look = scene(self._sprites, drawing), 0, drawing.look
             st.picture = None if rung < REPEAT else st.picture
         if rung < REPEAT or st.picture is None:
             st.picture = finish(st.scene, st.mouth)

@@ -95,10 +95,13 @@ def test_same_seed_same_pictures_other_seed_others() -> None:
     assert not np.array_equal(a[20].rgb, c[20].rgb)
 
 
-def test_style_glides_without_a_jump() -> None:
+@pytest.mark.parametrize("rung", [0, 3])
+def test_style_glides_without_a_jump(rung: int) -> None:
+    """Also on the rung that draws no new scene by itself."""
     stream = face("sad")
     frames = []
     for n in range(40):
+        stream.effort = rung
         if n == 20:
             stream.set_style(request("lively"))
         frames += stream.push(AudioChunk(n * FRAME_TICKS, np.zeros(FRAME_SAMPLES, np.float32), MODEL_RATE_HZ))

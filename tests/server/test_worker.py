@@ -214,3 +214,19 @@ def test_what_frames_cost_is_told_with_their_rung(worker: Worker, place: Place) 
     eventually(lambda: len(place.seat.costs) >= 4)
     assert all(cost.ms >= 4 for cost in place.seat.costs if cost.level < 4)
     assert worker.costs() and len(worker.costs()[0]) <= 25
+
+
+@pytest.mark.parametrize(("takes_s", "waits_s", "worse"), [(0.022, 0.0, False), (0.002, 0.045, True)])
+def test_late_is_what_waited_not_what_takes_its_time(takes_s: float, waits_s: float, worse: bool) -> None:
+    """A frame may cost most of its 40 ms; one that begins late may not."""
+    place = Place(Faults(frame_takes_s=takes_s))
+    place.seat.budget = Budget(Ladder(busy_share=2.5))
+    rungs = []
+    for number in range(24):
+        arrives_s = place.clock.due_s((number + 1) * 960)
+        time.sleep(max(0.0, arrives_s + waits_s - time.monotonic()))
+        place.seat.inbox.put(Packet(arrives_s, number * 960, TONE))
+        place.seat.turn(time.monotonic(), 40.0)
+        rungs.append(place.street.effort)
+    place.loop.close()
+    assert (max(rungs) > 0) is worse, rungs
