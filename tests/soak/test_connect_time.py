@@ -5,6 +5,7 @@ Run with `pytest -m soak -s tests/soak/test_connect_time.py` for the figures.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -60,6 +61,8 @@ async def test_connect_time(
                 asked = await http.options("/v1/call")
                 Abroad.servers = tuple(turn.parse_links(", ".join(asked.headers.get_list("link"))))
                 Abroad.policy = RTCIceTransportPolicy("all" if path == "direct" else "relay")
+                while (await http.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.1)
                 await one(http)
                 taken = np.array([await one(http) for _ in range(CALLS)])
     figures = {
