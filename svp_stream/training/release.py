@@ -47,7 +47,8 @@ LICENCES: Final = {
     "doi 10.3389/frvir.2023.1248915; glTF conversion c-frame/valid-avatars-glb. " + MIT,
     "cc0_* heads": "MakeHuman assets, CC0 1.0; ARKit and viseme targets: met4citizen/TalkingHead, MIT, "
     "Copyright (c) 2023-2024 Mika Suominen. " + MIT,
-    "voices": "speech synthesised with flite, Festival and espeak-ng from sentences written for this project; no recording ships",
+    "voices": "speech synthesised with flite, Festival and espeak-ng from sentences written for this project; no "
+    "recording ships",
 }
 
 
