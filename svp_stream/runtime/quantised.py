@@ -6,8 +6,8 @@ channel. In torch that is the reference ("fake quantisation", Jacob et al. 2018,
 the same steps and computes in int8, two to three times faster. Remembers: nothing. Ranges ship beside the weights in
 `ranges.json`; a folder without that file runs in fp32.
 
-Convolutions that read few channels (latents, key points) keep fp32: they cost nothing, and all that follows hangs on
-them.
+Convolutions that read few channels (latents, key points) or write few (the picture) keep fp32: they cost next to
+nothing, and their rounding would show undiluted, as flicker.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from svp_stream.weights_file import check_hash
 
 FILE: Final = "ranges.json"
 LEAST_CHANNELS: Final = 16
+"""Read by a convolution that is worth rounding; it writes more than so many."""
 STEPS: Final = 255
 """Between the lowest and the highest of 256 values."""
 TAIL: Final = 0.05
@@ -73,19 +74,22 @@ class QuantisedConv(nn.Module):
 def convolutions(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
     """(name, convolution) of those worth rounding."""
     for name, child in module.named_modules():
-        if isinstance(child, nn.Conv2d) and child.in_channels // child.groups >= LEAST_CHANNELS:
-            yield name, child
+        if isinstance(child, nn.Conv2d):
+            if child.in_channels // child.groups >= LEAST_CHANNELS < child.out_channels:
+                yield name, child
 
 
 def measure(module: nn.Module, inputs: Iterable[Sequence[Tensor]]) -> Ranges:
     """Ranges over typical inputs of `module`; raises ValueError when there are none."""
     lows: dict[str, list[float]] = {}
     highs: dict[str, list[float]] = {}
+    number = 0
     with _watched(module, lows, highs), torch.inference_mode():
         for given in inputs:
             module(*given)
-    if not lows:
-        raise ValueError("no input, or no convolution: there is nothing to measure")
+            number += 1
+    if not number:
+        raise ValueError("no input: there is nothing to measure")
     return {name: (min(_tail(lows[name], TAIL), 0.0), max(_tail(highs[name], 1 - TAIL), 1e-3)) for name in lows}
 
 

@@ -47,7 +47,8 @@ LICENCES: Final = {
     "doi 10.3389/frvir.2023.1248915; glTF conversion c-frame/valid-avatars-glb. " + MIT,
     "cc0_* heads": "MakeHuman assets, CC0 1.0; ARKit and viseme targets: met4citizen/TalkingHead, MIT, "
     "Copyright (c) 2023-2024 Mika Suominen. " + MIT,
-    "voices": "speech synthesised with flite and espeak-ng from sentences written for this project; no recording ships",
+    "voices": "speech synthesised with flite, Festival and espeak-ng from sentences written for this project; no "
+    "recording ships",
 }
 
 
@@ -99,14 +100,27 @@ def _last_rows(log: Path) -> dict[str, Any]:
     return last | {k: v for k, v in (checks[-1] if checks else {}).items() if k not in ("step", "validation")}
 
 
+def _origin(files: dict[str, str]) -> str:
+    """What the weights were made of, as far as the names of the heads tell."""
+    heads = [name.removeprefix("avatar_") for name in files if name.startswith("avatar_")]
+    if all(head.startswith(("valid_", "cc0_")) for head in heads):
+        return (
+            "Trained by the project's own commands (`svp corpus`, `svp train ...`) on synthetic talking heads only: "
+            "rigged heads rendered by `svp_stream.synthetic`, speech from flite, Festival and espeak-ng. No real "
+            "person was recorded. Made on a CPU; expect a synthetic look, and voices unlike the synthetic ones to be "
+            "followed less exactly."
+        )
+    return (
+        "Trained by the project's own commands (`svp corpus`, `svp prepare`, `svp train ...`). Its maker must say here "
+        "who is shown, on which recordings it was trained and that those people have agreed."
+    )
+
+
 def write_readme(folder: Path) -> None:
     """`README.md` of the weights folder, from `card.json`."""
     card = json.loads((folder / "card.json").read_text())
     lines = [
-        "# mini: the embedded weights", "",
-        "Trained by the project's own commands (`svp corpus`, `svp train ...`) on synthetic talking heads only: rigged "
-        "heads rendered by `svp_stream.synthetic`, speech from flite and espeak-ng. No real person was recorded. Made "
-        "on a CPU; expect a synthetic look, and voices unlike the synthetic ones to be followed less exactly.", "",
+        "# mini: the embedded weights", "", _origin(card["files"]), "",
         "| stage | steps | minutes | last held-out figures |", "|---|---|---|---|",
     ]
     for stage, row in card["training"].items():

@@ -31,13 +31,14 @@ from svp_stream.runtime.torch_backend import TorchBackend
 
 
 class Small(nn.Module):
-    """A convolution of few channels, which stays, and two that are worth rounding."""
+    """Convolutions that read or write few channels, which stay, and two that are worth rounding."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Conv2d(4, 32, 3, padding=1)
-        self.body = nn.Sequential(nn.SiLU(), nn.Conv2d(32, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 4, 1))
+        wide, narrow = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 4, 1)
+        self.body = nn.Sequential(nn.SiLU(), wide, nn.SiLU(), nn.Conv2d(32, 32, 1), narrow)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.body(self.stem(x))
