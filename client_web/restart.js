@@ -11,11 +11,11 @@
 import { CallError } from "./failures.js";
 import { graft } from "./whip.js";
 
-const LOOK_MS = 500;
-const SILENT_MS = 1_500;
-const DISCONNECTED_MS = 1_000;
+const LOOK_MS = 150;
+const SILENT_MS = 450;
+const DISCONNECTED_MS = 200;
 const AGAIN_MS = 300;
-const SETTLE_MS = 3_000;
+const SETTLE_MS = 1_000;
 
 /**
  * @typedef {object} Resource
