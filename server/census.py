@@ -9,11 +9,15 @@ import asyncio
 import threading
 from collections import Counter
 from statistics import median
+from typing import Final
 
 from server.admission import Admission
 from server.health import Census
 from server.live import Live
 from server.signaling import Signaling
+
+POOLS: Final = ("asyncio_", "AnyIO worker thread")
+"""How the workers of the pools are named that asyncio.to_thread and Starlette's files share."""
 
 
 def take(signaling: Signaling, admission: Admission) -> Census:
@@ -32,6 +36,7 @@ def take(signaling: Signaling, admission: Admission) -> Census:
         connections=Counter(peer.ice_state for peer in signaling.lines.holders()),
         tasks=len(asyncio.all_tasks()),
         threads=threading.active_count(),
+        pool_threads=sum(thread.name.startswith(POOLS) for thread in threading.enumerate()),
         frame_ms=admission.full_ms,
     )
 

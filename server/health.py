@@ -48,6 +48,7 @@ class Census:
     connections: Mapping[str, int] = field(default_factory=dict)
     tasks: int = 0
     threads: int = 0
+    pool_threads: int = 0
     frame_ms: float | None = None
 
 
@@ -105,6 +106,9 @@ class Metrics:
         self._states = Gauge("svp_ice_connections", "Connections by ICE state", ["state"], registry=registry)
         self._tasks = Gauge("svp_tasks", "Tasks of the event loop", registry=registry)
         self._threads = Gauge("svp_threads", "Threads of the process", registry=registry)
+        self._pool_threads = Gauge(
+            "svp_pool_threads", "Those of them that wait in a shared pool, which grows to its bound", registry=registry
+        )
         self._frame_s = Gauge("svp_frame_cost_seconds", "What a frame costs at full quality", registry=registry)
         self._ready = Gauge("svp_ready", "1 when calls are taken", registry=registry)
         self._degraded = Gauge("svp_degraded", "1 when the ladder has been at its end for long", registry=registry)
@@ -148,6 +152,7 @@ class Metrics:
         self._fps.set(min(census.fps, default=0.0))
         self._tasks.set(census.tasks)
         self._threads.set(census.threads)
+        self._pool_threads.set(census.pool_threads)
         self._frame_s.set(float("nan") if census.frame_ms is None else census.frame_ms / 1000)
         self._ready.set(readiness.ready)
         self._degraded.set(readiness.strain.long)

@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psutil
 
@@ -22,7 +22,8 @@ from svp_stream.config import ROOT
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds: memory in MB, threads, descriptors of open files, sockets."""
+    """What a process holds: memory in MB, threads (but for those of the shared pools, which grow to their bound and
+    stay), descriptors of open files, sockets."""
 
     rss_mb: float
     threads: int
@@ -41,7 +42,8 @@ class ServerProcess:
     def held(self) -> Held:
         """Now."""
         ps = psutil.Process(self.process.pid)
-        return Held(ps.memory_info().rss / 1e6, ps.num_threads(), ps.num_fds(), len(ps.net_connections()))
+        held = Held(ps.memory_info().rss / 1e6, ps.num_threads(), ps.num_fds(), len(ps.net_connections()))
+        return replace(held, threads=held.threads - int(self.metric("svp_pool_threads")))
 
     def metric(self, name: str) -> float:
         """One line of `/metrics`."""

@@ -39,7 +39,7 @@ def lived() -> Metrics:
     metrics.encoded(25, 1, 50.0)
     metrics.connected(0.07)
     metrics.latency.observe(0.15)
-    census = Census({"call": 1, "tape": 2}, 3, [0, 4], [25.0, 12.5], {"inbox": 5}, {"completed": 1}, 20, 7, 30.0)
+    census = Census({"call": 1, "tape": 2}, 3, [0, 4], [25.0, 12.5], {"inbox": 5}, {"completed": 1}, 20, 7, 5, 30.0)
     metrics.look(census, Readiness(warm=True))
     return metrics
 
@@ -50,7 +50,8 @@ def test_a_census_sets_every_gauge() -> None:
         'svp_sessions{kind="call"}': 1, 'svp_sessions{kind="other"}': 2, 'svp_sessions{kind="none"}': 0,
         "svp_viewers": 3, 'svp_ladder_sessions{rung="full"}': 1, 'svp_ladder_sessions{rung="repeat frame"}': 1,
         "svp_fps": 12.5, 'svp_queue_depth{queue="inbox"}': 5, 'svp_ice_connections{state="completed"}': 1,
-        "svp_tasks": 20, "svp_threads": 7, "svp_frame_cost_seconds": 0.03, "svp_ready": 1, "svp_degraded": 0,
+        "svp_tasks": 20, "svp_threads": 7, "svp_pool_threads": 5, "svp_frame_cost_seconds": 0.03,
+        "svp_ready": 1, "svp_degraded": 0,
         "svp_encoded_pictures_total": 25, "svp_encode_seconds_total": 0.05, "svp_capacity": 2,
         'svp_av_skew_seconds_bucket{le="-0.01"}': 1, 'svp_av_skew_seconds_bucket{le="-0.02"}': 0,
         'svp_stage_seconds_bucket{le="0.015",stage="face"}': 1,
