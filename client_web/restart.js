@@ -5,7 +5,9 @@
  * Remembers: the last answer, whether a restart is under way, when the last bytes came.
  *
  * A browser takes 5 s and more to find out that a path is dead, and the server waits for a silent caller for 4 s: the
- * bytes are watched here, for the server sends at all times.
+ * bytes are watched here, for the server sends at all times. Nor does a browser notice for 2 s that the TCP connection
+ * that it kept for the next request went over the dead path: a question without an answer is soon given up, which
+ * closes that connection, and asked again with more patience.
  */
 
 import { CallError } from "./failures.js";
@@ -15,12 +17,14 @@ const LOOK_MS = 150;
 const SILENT_MS = 450;
 const DISCONNECTED_MS = 200;
 const AGAIN_MS = 300;
+const PATIENCE_MS = 250;
+const MOST_PATIENCE_MS = 4_000;
 const SETTLE_MS = 1_000;
 
 /**
  * @typedef {object} Resource
- * @property {() => Promise<RTCIceServer[]>} servers
- * @property {(sdp: string) => Promise<import("./whip.js").Side>} restart
+ * @property {(patienceMs: number) => Promise<RTCIceServer[]>} servers
+ * @property {(sdp: string, patienceMs: number) => Promise<import("./whip.js").Side>} restart
  */
 
 export class Restarter {
@@ -85,21 +89,23 @@ export class Restarter {
   async #fresh() {
     const { connection } = this;
     if (!connection.getConfiguration().iceServers?.length) return;
-    const iceServers = await this.resource.servers();
+    const iceServers = await this.resource.servers(2 * PATIENCE_MS);
     if (iceServers.length) connection.setConfiguration({ ...connection.getConfiguration(), iceServers });
   }
 
   /** The server's side; null when the call has ended. */
   async #ask() {
-    while (!this.over) {
+    for (let patienceMs = PATIENCE_MS; !this.over; patienceMs = Math.min(2 * patienceMs, MOST_PATIENCE_MS)) {
+      const asked = performance.now();
       try {
-        return await this.resource.restart(this.connection.localDescription?.sdp ?? "");
+        return await this.resource.restart(this.connection.localDescription?.sdp ?? "", patienceMs);
       } catch (error) {
         if (error instanceof CallError && error.code === "ended") {
           this.failed("ended");
           return null;
         }
-        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+        const early = Math.max(AGAIN_MS - (performance.now() - asked), 0);
+        await new Promise((resolve) => setTimeout(resolve, early));
       }
     }
     return null;

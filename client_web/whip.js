@@ -31,12 +31,13 @@ export class WhipCall {
   }
 
   /**
-   * The STUN and TURN servers to use, with fresh credentials; none when the server does not say.
+   * The STUN and TURN servers to use, with fresh credentials; none when the server does not say in time.
+   * @param {number} [patienceMs]
    * @returns {Promise<RTCIceServer[]>}
    */
-  async servers() {
+  async servers(patienceMs = ASK_MS) {
     try {
-      const response = await this.#ask("/v1/call", { method: "OPTIONS", signal: AbortSignal.timeout(ASK_MS) });
+      const response = await this.#ask("/v1/call", { method: "OPTIONS", signal: AbortSignal.timeout(patienceMs) });
       return response.ok ? iceServers(response.headers.get("Link") ?? "") : [];
     } catch {
       return [];
@@ -44,11 +45,12 @@ export class WhipCall {
   }
 
   /**
-   * Restarts ICE. Throws `CallError`; the call itself goes on.
+   * Restarts ICE; asking again with the same description is harmless. Throws `CallError`; the call itself goes on.
    * @param {string} sdp the local description with its new user fragment
+   * @param {number} patienceMs
    * @returns {Promise<Side>}
    */
-  async restart(sdp) {
+  async restart(sdp, patienceMs) {
     if (!this.location) throw new CallError("ended");
     const ufrag = /a=ice-ufrag:(\S+)/.exec(sdp)?.[1] ?? "";
     this.held = ufrag !== this.ufrag || this.held;
@@ -58,7 +60,7 @@ export class WhipCall {
       method: "PATCH",
       headers: { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*" },
       body: `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${pwd}\r\n`,
-      signal: AbortSignal.timeout(ASK_MS),
+      signal: AbortSignal.timeout(patienceMs),
     });
     if (response.status === 404) throw new CallError("ended");
     if (response.status !== 200) throw await CallError.of(response);
