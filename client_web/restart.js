@@ -5,16 +5,16 @@
  * Remembers: the last answer, whether a restart is under way, when the last bytes came.
  *
  * A browser takes 5 s and more to find out that a path is dead, and the server waits for a silent caller for 4 s: the
- * bytes are watched here, for the server sends at all times. Nor does a browser notice for 2 s that the TCP connection
- * that it kept for the next request went over the dead path: a question without an answer is soon given up, which
- * closes that connection, and asked again with more patience.
+ * bytes are watched here, for the server sends at all times. A restart too many is cheap: the old path goes on until the
+ * other one works. The TCP connection that the browser kept for its next request may have gone over the dead path too: a
+ * question without an answer is soon given up, which closes that connection, and asked again with more patience.
  */
 
 import { CallError } from "./failures.js";
 import { graft } from "./whip.js";
 
-const LOOK_MS = 150;
-const SILENT_MS = 450;
+const LOOK_MS = 100;
+const SILENT_MS = 300;
 const DISCONNECTED_MS = 200;
 const AGAIN_MS = 300;
 const PATIENCE_MS = 250;
