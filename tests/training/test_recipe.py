@@ -135,7 +135,13 @@ def test_heads_become_weights_with_a_card(tmp_path: Path) -> None:
                        "speech_heldout_minutes": 0.5}  # fmt: skip
     )
     evaluation = Recipe().evaluation.model_copy(update=look | {"rendered_heldout_minutes": 0.1})
-    recipe = Recipe(corpus=corpus, evaluation=evaluation, workers=1)
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    few = "data: {takes: 24, held_out_takes: 8}\n"
+    (profiles / "audio.yaml").write_text("tape: {minutes: 1.5, held_out_minutes: 0.4}\n")
+    (profiles / "style-prior.yaml").write_text(few + "manner_styles: 60\n")
+    (profiles / "expression.yaml").write_text(few + "styles: 60\n")
+    recipe = Recipe(corpus=corpus, evaluation=evaluation, workers=1, profiles=profiles)
     folder = tmp_path / "mine"
     cook(steps(recipe, tmp_path / "heads", folder, 0.05), folder)
     card = json.loads((folder / "weights" / "card.json").read_text())
