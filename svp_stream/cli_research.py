@@ -25,6 +25,7 @@ def register(app: typer.Typer, bench: typer.Typer) -> None:
     """Hang the commands on `app` and its `bench`."""
     app.command()(prepare)
     app.command()(paper)
+    app.command()(recipe)
     bench.command("encoder")(bench_encoder)
 
 
@@ -191,6 +192,29 @@ def _counter() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading", total=None)
         yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+
+def recipe(
+    avatars: Annotated[Path, typer.Option(envvar="SVP_AVATARS", help="Folder of heads.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of everything; what is done in it is kept.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/recipe.yaml.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help="Training time of all stages together.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the commands, run none.")] = False,
+) -> None:
+    """Corpus, all stages, weights and card by one command. Goes on where it stopped; more hours train on."""
+    import logging
+    import sys
+
+    from svp_stream.training.recipe import cook, load_recipe, steps
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    told = load_recipe(config)
+    found = steps(told, avatars, out, hours or told.hours)
+    if plan:
+        typer.echo("\n".join(f"svp {' '.join(step.words)}" for step in found))
+        return
+    cook(found, out)
+    typer.echo(f"{out / 'report.md'}\npython -m server --profile {out / 'profile.yaml'}")
 
 
 def bench_encoder(

@@ -39,6 +39,10 @@ def load_any(path: Path) -> object:
         from svp_stream.synthetic.corpus import CorpusConfig
 
         return CorpusConfig.load(path)
+    if path.name == "recipe.yaml":
+        from svp_stream.training.recipe import load_recipe
+
+        return load_recipe(path)
     if path.name == "prepare.yaml":
         from svp_stream.preparing.config import PrepareConfig
 
