@@ -235,8 +235,9 @@ def bench_encoder(
     freeze: Annotated[Path | None, typer.Option(help="Write the frozen normalisation here, a .safetensors.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """What streaming a wav2vec2 costs: error against the offline pass, by window and look-ahead."""
+    """What streaming a wav2vec2 costs: error against the offline pass by window and look-ahead, arithmetic, time."""
     from svp_stream.pipeline import encoder_bench
+    from svp_stream.training.audio_distil import AudioDistilConfig
 
-    report = encoder_bench.report(model, speech, seconds, freeze)
+    report = encoder_bench.report(model, speech, seconds, freeze, AudioDistilConfig().encoder)
     typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())

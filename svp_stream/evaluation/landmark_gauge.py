@@ -40,7 +40,7 @@ class LandmarkConfig:
     has half the side and carries the maps."""
 
     side: int = 128
-    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+    widths: tuple[int, int, int, int] = (12, 24, 48, 64)
 
 
 class LandmarkGauge(nn.Module):

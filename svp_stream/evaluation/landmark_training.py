@@ -37,12 +37,12 @@ class LandmarkTrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    loop: LoopConfig = LoopConfig.model_validate({"steps": 4000, "batch": 24, "lr": 2e-3, "warmup": 100, "ema": 0.99,
+    loop: LoopConfig = LoopConfig.model_validate({"steps": 1600, "batch": 16, "lr": 3e-3, "warmup": 50, "ema": 0.99,
                                                   "weight_decay": 0.01, "precision": "fp32", "threads": 1,
                                                   "sheet_every_s": 3600.0})
     every: int = Field(2, ge=1, description="take every n-th picture; neighbours are nearly the same")
     side: int = Field(128, ge=32, multiple_of=16)
-    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+    widths: tuple[int, int, int, int] = (12, 24, 48, 64)
     zoom: float = Field(0.15, ge=0, lt=0.5)
     shift: float = Field(0.08, ge=0, lt=0.5)
     turn_deg: float = Field(10.0, ge=0, le=90)
