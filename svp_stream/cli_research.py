@@ -69,15 +69,15 @@ def paper(
     reader: ReaderOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many clips only.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    diversity: Annotated[bool, typer.Option("--diversity", help="Five seeds of one clip too.")] = False,
+    diversity: Annotated[bool, typer.Option("--diversity", help="Five seeds of up to four clips too.")] = False,
     form: Annotated[Literal["markdown", "latex", "json"], typer.Option("--as", help="Form of the table.")] = "markdown",
     profile: Annotated[Path | None, typer.Option(help="Profile of the engine, a YAML file.")] = None,
 ) -> None:
     """The table of a paper: every figure beside ground truth, shuffled and static controls, with intervals."""
     from svp_stream.config import MINI_WEIGHTS, load_config
     from svp_stream.evaluation.measure import WEIGHTS, load_evaluator
-    from svp_stream.evaluation.paper import Judges, measure_paper
-    from svp_stream.evaluation.paper_films import engine_diversity, engine_films, films_in, real_trials
+    from svp_stream.evaluation.paper import measure_paper
+    from svp_stream.evaluation.paper_films import Judges, engine_diversity, engine_films, films_in, real_trials
     from svp_stream.weights_file import sha256
 
     settings = load_config(profile)
@@ -93,7 +93,7 @@ def paper(
     with _counter() as progress:
         found = measure_paper(trials, make, judges, about, progress)
         if diversity and parts is not None:
-            found = replace(found, extra=engine_diversity(*parts, judges.evaluator, trials, seed))
+            found = replace(found, extra=engine_diversity(*parts, judges, trials))
     told = found.latex() if form == "latex" else found.markdown()
     typer.echo(json.dumps(found.json(), indent=2) if form == "json" else told)
 

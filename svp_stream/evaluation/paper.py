@@ -21,14 +21,13 @@ from torch.nn import functional as F
 
 from svp_stream.clock import FRAME_RATE_HZ
 from svp_stream.evaluation import metrics
-from svp_stream.evaluation.landmark_gauge import Finder
-from svp_stream.evaluation.measure import READING, SPEECH_READINGS, Evaluator, shrink
+from svp_stream.evaluation.measure import READING, SPEECH_READINGS, shrink
 from svp_stream.evaluation.metrics import Interval, bootstrap, pearson
-from svp_stream.evaluation.paper_films import Maker
+from svp_stream.evaluation.paper_films import Judges, Maker
 from svp_stream.evaluation.paper_table import MADE, SHUFFLED, STATIC, TRUTH, PaperTable
 from svp_stream.evaluation.picture_metrics import deranged, frechet, landmark_distances, ssim, style_similarity
 from svp_stream.evaluation.style_judge import LEAST_FRAMES, StyleJudge, describe
-from svp_stream.evaluation.syncnet import MOST_SHIFT, SyncNet, mouths, shift_distances, sync_scores
+from svp_stream.evaluation.syncnet import MOST_SHIFT, mouths, shift_distances, sync_scores
 from svp_stream.evaluation.trials import Trial
 from svp_stream.packets import Bytes, Float32, Floats
 
@@ -37,16 +36,6 @@ EVERY: Final = 5
 LIP: Final = READING["lip_open"]
 DRAWS: Final = 200
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Judges:
-    """What measures. `seed` draws the shuffled control and the intervals."""
-
-    evaluator: Evaluator
-    syncnet: SyncNet | None = None
-    finder: Finder | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,8 @@ class _Reader:
         # Before its numbers: another prior may well have another number of them.
         own = self._text("prior", MAX_NAME, None)
         if prior is not None and own != prior:
-            self._fail("prior", f"'{prior}', the style prior of this model (take one of the presets that came with it, "
-                                "or make this one again from its clip)", own)
+            self._fail("prior", f"'{prior}', the style prior of this model; make the preset again from its clip, "
+                                "or take one of those that came with the model", own)
         mu = self._vector("mu", dim)
         log_var = self._vector("log_var", len(mu))
         if np.abs(log_var).max() > MAX_LOG_VAR:

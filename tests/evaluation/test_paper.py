@@ -13,21 +13,29 @@ import torch
 
 from svp_stream.arkit import ARKIT
 from svp_stream.errors import MediaError
-from svp_stream.evaluation import paper_films
+from svp_stream.evaluation import evaluate
 from svp_stream.evaluation.face_reader import FaceReading
 from svp_stream.evaluation.landmark_gauge import reader_finder
 from svp_stream.evaluation.measure import Evaluator, GaugeConfig
 from svp_stream.evaluation.metrics import Interval
-from svp_stream.evaluation.paper import Judges, Measured, Seen, measure_paper, style_embedding, table
-from svp_stream.evaluation.paper_films import engine_films, films_in, fitted, real_trials
+from svp_stream.evaluation.paper import Measured, Seen, measure_paper, style_embedding, table
+from svp_stream.evaluation.paper_films import (
+    Judges,
+    engine_diversity,
+    engine_films,
+    films_in,
+    fitted,
+    real_trials,
+)
 from svp_stream.evaluation.paper_table import COLUMNS, MADE, SHUFFLED, STATIC, TRUTH, PaperTable
-from svp_stream.evaluation.report import Figure
 from svp_stream.evaluation.style_judge import JudgeConfig
 from svp_stream.evaluation.syncnet import SyncConfig, SyncNet
 from svp_stream.evaluation.trials import Trial
 from svp_stream.packets import Bytes
+from svp_stream.pipeline.engine import StyleRequest
+from svp_stream.style.preset import StylePreset
 from svp_stream.training.clips import Clips
-from tests.evaluation.drawn import EYES, truth_of, write_clip
+from tests.evaluation.drawn import EYES, draw, truth_of, write_clip
 from tests.fakes.tiny_weights import tiny_engine
 
 FRAMES = 60
@@ -158,19 +166,40 @@ def test_an_engine_must_know_the_person(corpus: Path) -> None:
         engine_films(tiny_engine(), Shelf(), None, 0)(real_trials(corpus)[0], 0)  # type: ignore[arg-type]
 
 
-def test_diversity_needs_a_preset(corpus: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Shelf:
-        def names(self) -> tuple[str, ...]:
-            return ("warm",)
+class OneStyle:
+    """A shelf of one preset."""
 
-    engine, shelf = SimpleNamespace(avatars=("drawn",)), Shelf()
-    told = {"d": Figure("diversity over 5 seeds", 0.3, 5)}
-    monkeypatch.setattr(paper_films, "diversity_figures", lambda bench, trial: told)
-    arguments: Any = (engine, shelf, None, judges.evaluator, real_trials(corpus), 0)
-    found = paper_films.engine_diversity(*arguments)
-    assert [(k, v.mean, v.n) for k, v in found.items()] == [("diversity over 5 seeds (deviations)", 0.3, 5)]
+    def names(self) -> tuple[str, ...]:
+        return ("warm",)
+
+    def get(self, name: str) -> StylePreset:
+        return StylePreset(name, np.zeros(4, np.float32), np.zeros(4, np.float32), "p")
+
+
+def test_diversity_is_a_mean_over_clips_in_two_units(
+    corpus: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine whose mouths open as wide as its temperature and seed say."""
+    asked: list[tuple[float, int]] = []
+
+    def drawn(engine: Any, vad: Any, sound: Any, *, style: StyleRequest, seed: int, **rest: Any) -> Bytes:
+        asked.append((style.temperature, seed))
+        wide = 0.3 + style.temperature * 0.1 * (seed % 5)
+        return np.stack([draw(wide, 0.3)] * (len(sound) // 1920))
+
+    monkeypatch.setattr(evaluate, "play", drawn)
+    trials, engine = real_trials(corpus), SimpleNamespace(avatars=("drawn",))
+    found = engine_diversity(engine, OneStyle(), None, judges, trials)  # type: ignore[arg-type]
+    titles = [f"diversity over 5 seeds at temperature {t} ({unit})" for t in (1, 0) for unit in ("deviations", "M-LMD")]
+    assert list(found) == titles and all(i.n == 3 for i in found.values())
+    assert found[titles[1]].mean > 2 and found[titles[0]].mean > 0, "five mouths differ"
+    assert found[titles[2]].mean == found[titles[3]].mean == 0, "one mouth five times"
+    assert found[titles[1]].low <= found[titles[1]].mean <= found[titles[1]].high
+    assert len(asked) == 30 and len(set(asked)) == 10, "the same seeds for every clip"
+    bare = engine_diversity(engine, OneStyle(), None, Judges(judges.evaluator), trials[:1])  # type: ignore[arg-type]
+    assert list(bare) == [titles[0], titles[2]]
     engine.avatars = ("pat",)
-    assert paper_films.engine_diversity(*arguments) == {}
+    assert engine_diversity(engine, OneStyle(), None, judges, trials) == {}  # type: ignore[arg-type]
 
 
 def test_frechet_grows_with_the_gap(judges: Judges) -> None:

@@ -39,7 +39,7 @@ def front_flops(config: Wav2Vec2Config) -> int:
     return total
 
 
-@pytest.mark.parametrize("window", [25, 50, 100])
+@pytest.mark.parametrize("window", [25, 100])
 def test_the_real_size_costs_what_the_formula_says(window: int) -> None:
     with torch.device("meta"):
         model = Wav2Vec2Model(Wav2Vec2Config())
@@ -60,6 +60,7 @@ def test_every_window_and_the_copy_are_measured() -> None:
 def test_the_report_in_two_forms() -> None:
     errors = EncoderReport("group", 3.0, 0.1, (RollingError(2.0, 40, 0.25, 0.97),))
     made = EncoderBench(errors, (HearingCost("rolling window of 2 s", 18.25, 310.0),), 1)
-    assert "| rolling window of 2 s | 18.2 | 456 | 310.0 |" in made.table() and "| 2 s | 0.250 (cos 0.970) |" in made.table()
+    table = made.table()
+    assert "| rolling window of 2 s | 18.2 | 456 | 310.0 |" in table and "| 2 s | 0.250 (cos 0.970) |" in table
     told = json.loads(json.dumps(made.as_dict()))
     assert told["costs"][0]["gflop"] == 18.25 and told["errors"]["rows"][0]["look_ahead_ms"] == 40

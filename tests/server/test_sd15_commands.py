@@ -70,7 +70,7 @@ FAULTS: list[tuple[Fault, list[str]]] = [
     (no_memory, ["too little memory on cpu", "reference: shared", "--engine mini"]),
     (no_adapters, ["names adapters.safetensors, which is missing", "copy it there, or train again"]),
     (no_base, ["holds no unet/config.json", "diffusers' layout"]),
-    (another_preset, ["warm.npz: key 'prior'", "take one of the presets that came with it"]),
+    (another_preset, ["warm.npz: key 'prior'", "or take one of those that came with the model"]),
     (damaged, ["style_prior.safetensors are damaged", "fetch the file again"]),
 ]
 
