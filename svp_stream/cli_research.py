@@ -107,7 +107,7 @@ def train_judge(stage: str, config: Path | None, corpus: Path, out: Path, minute
     from svp_stream.training.loop import TrainingStage, run_stage
     from svp_stream.training.stages import packed
 
-    profiles = {"evaluator": EvaluatorTrainConfig, "landmarks": LandmarkTrainConfig, "syncnet": SyncTrainConfig}
+    profiles: dict[str, Any] = {"evaluator": EvaluatorTrainConfig, "landmarks": LandmarkTrainConfig, "syncnet": SyncTrainConfig}
     profile: Any = profiles[stage]() if config is None else load_yaml(config, profiles[stage])
     if stage != "syncnet":
         packed(corpus, out / "frames")

@@ -121,7 +121,8 @@ class LandmarkStage:
 def _eyes(places: Tensor) -> Tensor:
     """Distance between the eyes [B] of landmarks [B, 38, 2]."""
     kps = torch.from_numpy(key_points(places.numpy()))
-    return (kps[:, 0] - kps[:, 1]).norm(dim=-1).clamp(min=1e-3)
+    apart: Tensor = torch.linalg.vector_norm(kps[:, 0] - kps[:, 1], dim=-1)
+    return apart.clamp(min=1e-3)
 
 
 def make_landmark_stage(config: LandmarkTrainConfig, frames: Path) -> LandmarkStage:

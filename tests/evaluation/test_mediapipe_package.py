@@ -5,6 +5,7 @@ The model file is nobody's to ship, so what the landmarker sees is made up, in t
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ def test_a_file_that_is_no_model_is_refused_by_the_package_itself(tmp_path: Path
 
 
 def test_a_result_in_the_packages_own_types_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mediapipe.tasks.python.components.containers.category import Category
-    from mediapipe.tasks.python.components.containers.landmark import NormalizedLandmark
-
+    containers = "mediapipe.tasks.python.components.containers"
+    category: Any = importlib.import_module(f"{containers}.category").Category
+    landmark: Any = importlib.import_module(f"{containers}.landmark").NormalizedLandmark
     matrix = np.eye(4, dtype=np.float32)
     matrix[:3, :3] = turn(1, -9.0)
-    points = [NormalizedLandmark(x=i / 478, y=0.25, z=0.0) for i in range(478)]
-    shapes = [Category(index=25, score=0.6, display_name="", category_name="jawOpen")]
+    points = [landmark(x=i / 478, y=0.25, z=0.0) for i in range(478)]
+    shapes = [category(index=25, score=0.6, display_name="", category_name="jawOpen")]
     told = faces.FaceLandmarkerResult([points], [shapes], [matrix])
     given: list[Any] = []
 

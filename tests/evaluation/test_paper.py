@@ -189,17 +189,17 @@ def test_diversity_is_a_mean_over_clips_in_two_units(
 
     monkeypatch.setattr(evaluate, "play", drawn)
     trials, engine = real_trials(corpus), SimpleNamespace(avatars=("drawn",))
-    found = engine_diversity(engine, OneStyle(), None, judges, trials)  # type: ignore[arg-type]
+    found = engine_diversity(engine, OneStyle(), None, judges, trials)
     titles = [f"diversity over 5 seeds at temperature {t} ({unit})" for t in (1, 0) for unit in ("deviations", "M-LMD")]
     assert list(found) == titles and all(i.n == 3 for i in found.values())
     assert found[titles[1]].mean > 2 and found[titles[0]].mean > 0, "five mouths differ"
     assert found[titles[2]].mean == found[titles[3]].mean == 0, "one mouth five times"
     assert found[titles[1]].low <= found[titles[1]].mean <= found[titles[1]].high
     assert len(asked) == 30 and len(set(asked)) == 10, "the same seeds for every clip"
-    bare = engine_diversity(engine, OneStyle(), None, Judges(judges.evaluator), trials[:1])  # type: ignore[arg-type]
+    bare = engine_diversity(engine, OneStyle(), None, Judges(judges.evaluator), trials[:1])
     assert list(bare) == [titles[0], titles[2]]
     engine.avatars = ("pat",)
-    assert engine_diversity(engine, OneStyle(), None, judges, trials) == {}  # type: ignore[arg-type]
+    assert engine_diversity(engine, OneStyle(), None, judges, trials) == {}
 
 
 def test_frechet_grows_with_the_gap(judges: Judges) -> None:

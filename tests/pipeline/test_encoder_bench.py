@@ -26,7 +26,7 @@ def context_flops(config: Wav2Vec2Config, tokens: int) -> int:
     # A kernel of even size is padded by half of itself on both sides, which makes one token too many.
     position = 2 * (tokens + 1) * kernel * d * d // groups
     layer = 2 * tokens * (4 * d * d + 2 * d * f + 2 * tokens * d)
-    return 2 * tokens * c * d + position + config.num_hidden_layers * layer
+    return int(2 * tokens * c * d + position + config.num_hidden_layers * layer)
 
 
 def front_flops(config: Wav2Vec2Config) -> int:

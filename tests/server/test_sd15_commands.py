@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ import typer
 from typer.testing import CliRunner
 
 import server.__main__ as command
+from server import logs
 from server.house import House
 from svp_stream import cli
 from svp_stream.config import STYLES, Config
 from svp_stream.errors import SvpError
 from svp_stream.pipeline import sd15_cost
-from tests.fakes.tiny_sd15 import write_tiny_sd15
+from svp_stream.style.projection import KIND, ProjectionConfig, StyleProjection
+from svp_stream.weights_file import save_weights
+from tests.fakes.tiny_sd15 import tiny_unet, write_tiny_sd15
 
 APP = typer.Typer()
 APP.command()(command.main)
@@ -59,6 +63,18 @@ def another_preset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--style", str(STYLES / "warm.npz")]
 
 
+def another_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    tiny_unet(seed=5).save_pretrained(folder / "base" / "unet")
+    return []
+
+
+def another_projection(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    config = ProjectionConfig(style_dim=8, tokens=4, width=16)
+    tensors = {f"projection.{k}": v for k, v in StyleProjection(config).state_dict().items()}
+    save_weights(folder / "style_projection.safetensors", KIND, {"projection": asdict(config)}, tensors, half=False)
+    return []
+
+
 def damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     path = folder / "style_prior.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -71,6 +87,8 @@ FAULTS: list[tuple[Fault, list[str]]] = [
     (no_adapters, ["names adapters.safetensors, which is missing", "copy it there, or train again"]),
     (no_base, ["holds no unet/config.json", "diffusers' layout"]),
     (another_preset, ["warm.npz: key 'prior'", "or take one of those that came with the model"]),
+    (another_base, ["were trained on another UNet", "name the base they belong to"]),
+    (another_projection, ["wrong prior? style_projection.safetensors maps 8 to 16", "the style prior has 16"]),
     (damaged, ["style_prior.safetensors are damaged", "fetch the file again"]),
 ]
 
@@ -118,7 +136,7 @@ def test_the_cost_is_logged_before_anybody_is_served(
         return 0
 
     monkeypatch.setattr(command, "serve", serve)
-    monkeypatch.setattr(command.logs, "configure", lambda *_: None)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
     with caplog.at_level(logging.INFO):
         result = CliRunner().invoke(APP, ["--engine", "sd15", "--model", str(folder)])
     assert result.exit_code == 0, result.output
