@@ -107,7 +107,8 @@ def train_judge(stage: str, config: Path | None, corpus: Path, out: Path, minute
     from svp_stream.training.loop import TrainingStage, run_stage
     from svp_stream.training.stages import packed
 
-    profiles: dict[str, Any] = {"evaluator": EvaluatorTrainConfig, "landmarks": LandmarkTrainConfig, "syncnet": SyncTrainConfig}
+    kinds = EvaluatorTrainConfig, LandmarkTrainConfig, SyncTrainConfig
+    profiles: dict[str, Any] = dict(zip(JUDGES, kinds, strict=True))
     profile: Any = profiles[stage]() if config is None else load_yaml(config, profiles[stage])
     if stage != "syncnet":
         packed(corpus, out / "frames")
