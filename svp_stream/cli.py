@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from svp_stream.pipeline.engine import Engine, StyleRequest
 
 EXIT_WRONG = 2
-EVALUATOR, SYNCNET = "evaluator", "syncnet"
 STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
@@ -74,14 +73,14 @@ def corpus(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help=f"{', '.join((*STAGES, EVALUATOR, SYNCNET))}, or sd15-image and on.")],
+    stage: Annotated[str, typer.Argument(help=f"{', '.join((*STAGES, *cli_research.JUDGES))}, or sd15-image and on.")],
     corpus: Annotated[Path, typer.Option(help="Folder that `svp corpus` made.")],
     out: Annotated[Path, typer.Option(help="Folder of all runs; each stage has its own inside, with log and sheets.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/train/.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this long; a later run goes on.")] = None,
     distil_from: Annotated[str | None, typer.Option(help="Of the stage audio: a wav2vec2 to copy, by folder.")] = None,
 ) -> None:
-    """Train one stage of the model, or what judges it: `evaluator`, `syncnet`. Goes on where it was cut off."""
+    """Train one stage of the model, or what judges it (evaluator, landmarks, syncnet). Goes on where it stopped."""
     _log()
     if distil_from is not None:
         from svp_stream.training.audio_distil import run_distil
@@ -90,11 +89,8 @@ def train(
             raise typer.BadParameter(f"--distil-from belongs to the stage audio, not to {stage}")
         run_distil(config, distil_from, corpus, out, minutes)
         return
-    if stage == EVALUATOR:
-        _train_evaluator(config, corpus, out, minutes)
-        return
-    if stage == SYNCNET:
-        cli_research.train_syncnet(config, corpus, out, minutes)
+    if stage in cli_research.JUDGES:
+        cli_research.train_judge(stage, config, corpus, out, minutes)
         return
     from svp_stream.training.stages import run
 
@@ -124,18 +120,6 @@ def ranges(
     from svp_stream.pipeline.calibrate import calibrate
 
     typer.echo(str(calibrate(weights or MINI_WEIGHTS)))
-
-
-def _train_evaluator(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
-    """Not among the stages of the model: nothing that is trained may see what judges it."""
-    from svp_stream.config import load_yaml
-    from svp_stream.evaluation.gauge_training import EvaluatorTrainConfig, make_evaluator_stage
-    from svp_stream.training.loop import run_stage
-    from svp_stream.training.stages import packed
-
-    profile = EvaluatorTrainConfig() if config is None else load_yaml(config, EvaluatorTrainConfig)
-    packed(corpus, out / "frames")
-    run_stage(make_evaluator_stage(profile, corpus, out / "frames"), profile.loop, out / EVALUATOR, minutes=minutes)
 
 
 @app.command()

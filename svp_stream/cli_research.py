@@ -16,7 +16,10 @@ import typer
 
 if TYPE_CHECKING:
     from svp_stream.evaluation.face_reader import FaceReader
+    from svp_stream.evaluation.landmark_gauge import Finder
 
+JUDGES = ("evaluator", "landmarks", "syncnet")
+"""What `svp train` makes beside the stages of the model."""
 LandmarkerOption = Annotated[Path | None, typer.Option(help="MediaPipe's face_landmarker.task; needs the extra video.")]
 ReaderOption = Annotated[str | None, typer.Option(help="module:function that returns a FaceReader, for a 3DMM.")]
 
@@ -62,47 +65,62 @@ def paper(
     name: Annotated[str, typer.Option(help="What the table calls the method.")] = "mini",
     weights: Annotated[Path | None, typer.Option(help="Folder with the evaluator (and the engine's files).")] = None,
     syncnet: Annotated[Path | None, typer.Option(help="syncnet.safetensors of `svp train syncnet`.")] = None,
+    landmarks: Annotated[Path | None, typer.Option(help="landmarks.safetensors; else that of the weights.")] = None,
     landmarker: LandmarkerOption = None,
     reader: ReaderOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many clips only.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    diversity: Annotated[bool, typer.Option("--diversity", help="Five seeds of one clip too.")] = False,
+    diversity: Annotated[bool, typer.Option("--diversity", help="Five seeds of up to four clips too.")] = False,
     form: Annotated[Literal["markdown", "latex", "json"], typer.Option("--as", help="Form of the table.")] = "markdown",
     profile: Annotated[Path | None, typer.Option(help="Profile of the engine, a YAML file.")] = None,
 ) -> None:
     """The table of a paper: every figure beside ground truth, shuffled and static controls, with intervals."""
     from svp_stream.config import MINI_WEIGHTS, load_config
     from svp_stream.evaluation.measure import WEIGHTS, load_evaluator
-    from svp_stream.evaluation.paper import Judges, measure_paper
-    from svp_stream.evaluation.paper_films import engine_diversity, engine_films, films_in, real_trials
+    from svp_stream.evaluation.paper import measure_paper
+    from svp_stream.evaluation.paper_films import Judges, engine_diversity, engine_films, films_in, real_trials
     from svp_stream.weights_file import sha256
 
     settings = load_config(profile)
     folder = weights or settings.model.weights or MINI_WEIGHTS
     trials = real_trials(real, limit)
-    judges = Judges(load_evaluator(folder / WEIGHTS), _syncnet(syncnet),
-                    None if landmarker is None and reader is None else face_reader(landmarker, reader), seed)
+    finder, found_by = _finder(landmarker, reader, landmarks, folder)
+    judges = Judges(load_evaluator(folder / WEIGHTS), _syncnet(syncnet), finder, seed)
     parts = _engine(settings, folder) if made is None else None
     make = engine_films(*parts, seed) if parts is not None else films_in(made or real)
-    about = {"method": name, "real": real.name, "evaluator": sha256(folder / WEIGHTS)[:12]}
+    about = {"method": name, "real": real.name, "evaluator": sha256(folder / WEIGHTS)[:12]} | found_by
     if syncnet is not None:
         about["syncnet"] = sha256(syncnet)[:12]
     with _counter() as progress:
         found = measure_paper(trials, make, judges, about, progress)
         if diversity and parts is not None:
-            found = replace(found, extra=engine_diversity(*parts, judges.evaluator, trials, seed))
+            found = replace(found, extra=engine_diversity(*parts, judges, trials))
     told = found.latex() if form == "latex" else found.markdown()
     typer.echo(json.dumps(found.json(), indent=2) if form == "json" else told)
 
 
-def train_syncnet(config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
-    """`svp train syncnet`: apart from the stages of the model, which must not see what judges them."""
+def train_judge(stage: str, config: Path | None, corpus: Path, out: Path, minutes: float | None) -> None:
+    """`svp train` of a stage in `JUDGES`: apart from the stages of the model, which must not see what judges them."""
     from svp_stream.config import load_yaml
+    from svp_stream.evaluation.gauge_training import EvaluatorTrainConfig, make_evaluator_stage
+    from svp_stream.evaluation.landmark_training import LandmarkTrainConfig, make_landmark_stage
     from svp_stream.evaluation.syncnet_training import SyncTrainConfig, make_sync_stage
-    from svp_stream.training.loop import run_stage
+    from svp_stream.training.loop import TrainingStage, run_stage
+    from svp_stream.training.stages import packed
 
-    profile = SyncTrainConfig() if config is None else load_yaml(config, SyncTrainConfig)
-    run_stage(make_sync_stage(profile, corpus), profile.loop, out / "syncnet", minutes=minutes)
+    kinds = EvaluatorTrainConfig, LandmarkTrainConfig, SyncTrainConfig
+    profiles: dict[str, Any] = dict(zip(JUDGES, kinds, strict=True))
+    profile: Any = profiles[stage]() if config is None else load_yaml(config, profiles[stage])
+    if stage != "syncnet":
+        packed(corpus, out / "frames")
+    built: TrainingStage
+    if stage == "evaluator":
+        built = make_evaluator_stage(profile, corpus, out / "frames")
+    elif stage == "landmarks":
+        built = make_landmark_stage(profile, out / "frames")
+    else:
+        built = make_sync_stage(profile, corpus)
+    run_stage(built, profile.loop, out / stage, minutes=minutes)
 
 
 def _syncnet(path: Path | None) -> Any:
@@ -133,6 +151,24 @@ def face_reader(landmarker: Path | None, spec: str | None) -> FaceReader:
 
         return MediaPipeReader(landmarker)
     return load_reader(str(spec))
+
+
+def _finder(landmarker: Path | None, reader: str | None, landmarks: Path | None, folder: Path
+            ) -> tuple[Finder | None, dict[str, str]]:
+    """What finds landmarks, and what the table says of it: the reader of the options, or the gauge that is named or
+    lies in the weights folder."""
+    from svp_stream.errors import ConfigError
+    from svp_stream.evaluation.landmark_gauge import WEIGHTS, load_landmark_gauge, reader_finder
+    from svp_stream.weights_file import sha256
+
+    if landmarker is not None or reader is not None:
+        if landmarks is not None:
+            raise ConfigError("give --landmarks, --landmarker or --reader: one finds the landmarks")
+        return reader_finder(face_reader(landmarker, reader)), {"landmarks": reader or "MediaPipe"}
+    path = landmarks or folder / WEIGHTS
+    if landmarks is None and not path.is_file():
+        return None, {}
+    return load_landmark_gauge(path).find, {"landmarks": sha256(path)[:12]}
 
 
 def _offsets(syncnet: Path | None) -> Callable[[Any], tuple[float, float] | None] | None:
@@ -224,8 +260,9 @@ def bench_encoder(
     freeze: Annotated[Path | None, typer.Option(help="Write the frozen normalisation here, a .safetensors.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """What streaming a wav2vec2 costs: error against the offline pass, by window and look-ahead."""
+    """What streaming a wav2vec2 costs: error against the offline pass by window and look-ahead, arithmetic, time."""
     from svp_stream.pipeline import encoder_bench
+    from svp_stream.training.audio_distil import AudioDistilConfig
 
-    report = encoder_bench.report(model, speech, seconds, freeze)
+    report = encoder_bench.report(model, speech, seconds, freeze, AudioDistilConfig().encoder)
     typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())

@@ -78,6 +78,7 @@ def test_bench_encoder(
     code, told, err = svp(capsys, monkeypatch, *words, "--freeze", str(tmp_path / "norm.safetensors"))
     assert code == 0, err
     assert "| window | 0 ms ahead | 40 ms ahead |" in told and "| 2 s |" in told
+    assert "| rolling window of 4 s | " in told and "| causal copy | " in told
     assert (tmp_path / "norm.safetensors").is_file()
 
 

@@ -30,6 +30,10 @@ def load_any(path: Path) -> object:
             return load_yaml(path, Sd15Profile)
         if path.stem == "evaluator":
             return load_yaml(path, EvaluatorTrainConfig)
+        if path.stem == "landmarks":
+            from svp_stream.evaluation.landmark_training import LandmarkTrainConfig
+
+            return load_yaml(path, LandmarkTrainConfig)
         if path.stem == "syncnet":
             from svp_stream.evaluation.syncnet_training import SyncTrainConfig
 

@@ -234,21 +234,29 @@ def _blinks(eyes: list[tuple[Float32, Float32]]) -> dict[str, Figure]:
 
 def diversity_figures(bench: Bench, trial: Trial) -> dict[str, Figure]:
     """The same sound and poses with other seeds: how far do the faces differ, in deviations of the true readings?"""
-    sound, start = _excerpt(trial, 0)
-    poses = trial.poses[start:]
-    columns = [i for i in range(*SPEECH_READINGS.indices(len(READINGS))) if trial.readings[:, i].std() > 0.02]
-    scale = trial.readings[:, columns].std(0)
     figures = {}
     for temperature, control in ((1.0, False), (0.0, True)):
-        tracks = []
-        for seed in bench.counted(f"diversity at {temperature:g}", list(range(DIVERSITY_SEEDS))):
-            made = play(bench.engine, bench.vad, sound, avatar=trial.clip.avatar, seed=bench.seed + 500 + seed,
-                        style=bench.style(trial.clip.style, temperature), script=poses)
-            tracks.append(bench.evaluator.gauge.read(made)[:, columns])
+        films = renderings(bench, trial, temperature)
         title = f"diversity over {DIVERSITY_SEEDS} seeds at temperature {temperature:g}"
-        value = metrics.diversity(np.stack(tracks), scale)
-        figures[f"diversity_{temperature:g}"] = Figure(title, value, len(tracks), "deviations", control=control)
+        value = spread(bench, trial, films)
+        figures[f"diversity_{temperature:g}"] = Figure(title, value, len(films), "deviations", control=control)
     return figures
+
+
+def renderings(bench: Bench, trial: Trial, temperature: float) -> list[Bytes]:
+    """A few seconds of a clip under its own poses, once for each of `DIVERSITY_SEEDS` seeds."""
+    sound, start = _excerpt(trial, 0)
+    style = bench.style(trial.clip.style, temperature)
+    return [play(bench.engine, bench.vad, sound, avatar=trial.clip.avatar, seed=bench.seed + 500 + seed, style=style,
+                 script=trial.poses[start:])
+            for seed in bench.counted(f"diversity at {temperature:g}", list(range(DIVERSITY_SEEDS)))]
+
+
+def spread(bench: Bench, trial: Trial, films: list[Bytes]) -> float:
+    """How far films of one sound lie apart, in deviations of the coefficients that move in the truth."""
+    columns = [i for i in range(*SPEECH_READINGS.indices(len(READINGS))) if trial.readings[:, i].std() > 0.02]
+    tracks = np.stack([bench.evaluator.gauge.read(film)[:, columns] for film in films])
+    return metrics.diversity(tracks, trial.readings[:, columns].std(0))
 
 
 def law_figures(bench: Bench, trial: Trial) -> dict[str, Figure]:

@@ -5,8 +5,8 @@ The package is the optional extra `video`; the model file `face_landmarker.task`
 
 The names and meanings of its outputs are MediaPipe's documented ones: blendshape categories by ARKit name (it has a
 `_neutral` and no `tongueOut`), the facial transformation matrix from the canonical face to a camera with x to the
-right, y up, z to the viewer. No copy of the model file could be had here, so this room is tested against a stand-in of
-the package's interface only.
+right, y up, z to the viewer. The tests hold its names, types and mesh against the package itself where that is
+installed, and against a stand-in elsewhere; no copy of the model file could be had, so no real face was ever read.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class MediaPipeReader:
             output_face_blendshapes=True, output_facial_transformation_matrixes=True)
         try:
             self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
-        except (RuntimeError, ValueError) as e:
+        except (OSError, RuntimeError, ValueError) as e:
             raise ConfigError(f"{model}: MediaPipe does not take it as a face landmarker: {e}") from e
 
     def read(self, rgb: Bytes) -> FaceReading | None:

@@ -1,10 +1,12 @@
 """`svp paper`: the table of a paper, every figure beside its controls, over held-out clips, with intervals.
 
-In: ground-truth clips, a way to get the film that a method made of each, the evaluator, and where given a SyncNet and a
-`FaceReader`. Out: a `PaperTable`. Remembers: of each film a few numbers a frame, never pictures.
+In: ground-truth clips, a way to get the film that a method made of each, the evaluator, and where given a SyncNet and
+what finds landmarks. Out: a `PaperTable`. Remembers: of each film a few numbers a frame, never pictures.
 
 What judges was never trained on what it judges: gauge, judge and SyncNet see only the truth. No figure here can be set
 beside one of a paper that used public networks: FD-own, FVD-own, Sync-C-own and StyleSim are our networks' alone.
+Landmarks are found in every film, the true one too, and held against those that the clip itself tells: so the row of
+the ground truth is what the finder alone is off by, and no film can be shown to be nearer than that.
 """
 
 from __future__ import annotations
@@ -19,34 +21,21 @@ from torch.nn import functional as F
 
 from svp_stream.clock import FRAME_RATE_HZ
 from svp_stream.evaluation import metrics
-from svp_stream.evaluation.face_reader import FaceReader, key_points
-from svp_stream.evaluation.measure import READING, SPEECH_READINGS, Evaluator, shrink
+from svp_stream.evaluation.measure import READING, SPEECH_READINGS, shrink
 from svp_stream.evaluation.metrics import Interval, bootstrap, pearson
-from svp_stream.evaluation.paper_films import Maker
+from svp_stream.evaluation.paper_films import Judges, Maker
 from svp_stream.evaluation.paper_table import MADE, SHUFFLED, STATIC, TRUTH, PaperTable
-from svp_stream.evaluation.picture_metrics import deranged, frechet, lmd, ssim, style_similarity
+from svp_stream.evaluation.picture_metrics import deranged, frechet, landmark_distances, ssim, style_similarity
 from svp_stream.evaluation.style_judge import LEAST_FRAMES, StyleJudge, describe
-from svp_stream.evaluation.syncnet import MOST_SHIFT, SyncNet, mouths, shift_distances, sync_scores
+from svp_stream.evaluation.syncnet import MOST_SHIFT, mouths, shift_distances, sync_scores
 from svp_stream.evaluation.trials import Trial
 from svp_stream.packets import Bytes, Float32, Floats
-from svp_stream.synthetic.landmarks import LANDMARKS
 
 EVERY: Final = 5
 """Every so many pictures count in FD-own; neighbours are nearly the same."""
-MOUTH: Final = [i for i, name in enumerate(LANDMARKS) if "_lip_" in name]
 LIP: Final = READING["lip_open"]
 DRAWS: Final = 200
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Judges:
-    """What measures. `seed` draws the shuffled control and the intervals."""
-
-    evaluator: Evaluator
-    syncnet: SyncNet | None = None
-    reader: FaceReader | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,10 +52,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Measured:
-    """One clip: its sound's features [T-4, d] and its films by row."""
+    """One clip: its sound's features [T-4, d], its films by row, and its own landmarks [T, 38, 2]."""
 
     heard: Float32 | None
     films: dict[str, Seen]
+    landmarks: Float32 | None = None
 
 
 def measure_paper(trials: list[Trial], make: Maker, judges: Judges, about: dict[str, str],
@@ -79,8 +69,8 @@ def measure_paper(trials: list[Trial], make: Maker, judges: Judges, about: dict[
     notes = []
     if judges.syncnet is None:
         notes.append("Sync-C-own, Sync-D-own, acc@+-1, offset, FVD-own (give --syncnet; `svp train syncnet` makes it)")
-    if judges.reader is None:
-        notes.append("M-LMD, F-LMD (give --landmarker or --reader)")
+    if judges.finder is None:
+        notes.append("M-LMD, F-LMD (`svp train landmarks` makes a gauge; or give --landmarker or --reader)")
     seconds = sum(t.clip.frames for t in trials) / FRAME_RATE_HZ
     told = about | {"clips": str(len(trials)), "seconds": f"{seconds:.1f}", "seed": str(judges.seed)}
     return PaperTable(told, table(clips, judges), notes)
@@ -92,7 +82,7 @@ def measure(trial: Trial, made: Bytes, judges: Judges) -> Measured:
     static = np.broadcast_to(rgb[:1], rgb.shape)
     heard = None if judges.syncnet is None else judges.syncnet.heard(trial.clip.audio)
     films = {name: _see(film, trial, judges) for name, film in ((TRUTH, rgb), (MADE, made), (STATIC, static))}
-    return Measured(heard, films)
+    return Measured(heard, films, None if judges.finder is None else trial.clip.landmarks)
 
 
 def _see(film: Bytes, trial: Trial, judges: Judges) -> Seen:
@@ -104,16 +94,8 @@ def _see(film: Bytes, trial: Trial, judges: Judges) -> Seen:
     laid = {"psnr": metrics.psnr(film, rgb), "psnr_face": metrics.psnr(film, rgb, trial.boxes),
             "ssim": float(ssim(film, rgb).mean())}
     seen = None if judges.syncnet is None else judges.syncnet.seen(mouths(film, kps))
-    return Seen(looks, gauge.read(np.ascontiguousarray(film)), seen, _landmarks(film, judges.reader), laid)
-
-
-def _landmarks(film: Bytes, reader: FaceReader | None) -> Float32 | None:
-    if reader is None:
-        return None
-    reader.reset()
-    none = np.full((len(LANDMARKS), 2), np.nan, np.float32)
-    read = [reader.read(np.ascontiguousarray(picture)) for picture in film]
-    return np.stack([none if r is None else r.landmarks for r in read])
+    found = None if judges.finder is None else judges.finder(np.ascontiguousarray(film))
+    return Seen(looks, gauge.read(np.ascontiguousarray(film)), seen, found, laid)
 
 
 def table(clips: list[Measured], judges: Judges) -> dict[str, dict[str, Interval]]:
@@ -154,20 +136,9 @@ def _row(film: Seen, clip: Measured, laid: bool) -> dict[str, float]:
             sync = sync_scores(shift_distances(film.mouths[:n], clip.heard[:n]))
             figures |= {"sync_c": sync.confidence, "sync_d": sync.distance, "sync_acc": sync.accuracy,
                         "offset": abs(sync.offset_ms)}
-    if film.landmarks is not None and true.landmarks is not None:
-        figures |= _lmds(film.landmarks[:count], true.landmarks[:count])
+    if film.landmarks is not None and clip.landmarks is not None:
+        figures["m_lmd"], figures["f_lmd"] = landmark_distances(film.landmarks[:count], clip.landmarks[:count])
     return figures
-
-
-def _lmds(made: Float32, true: Float32) -> dict[str, float]:
-    both = ~np.isnan(made).any((1, 2)) & ~np.isnan(true).any((1, 2))
-    if not both.any():
-        return {"m_lmd": float("nan"), "f_lmd": float("nan")}
-    a, b = made[both], true[both]
-    kps = key_points(b)
-    unit = np.linalg.norm(kps[:, 0] - kps[:, 1], axis=1)
-    return {"m_lmd": float(lmd(a[:, MOUTH], b[:, MOUTH], unit, fit=True).mean()),
-            "f_lmd": float(lmd(a, b, unit, fit=False).mean())}
 
 
 def _styles(films: list[Seen], truths: list[Seen], clips: list[Measured], judges: Judges) -> Floats:

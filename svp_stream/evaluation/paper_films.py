@@ -7,24 +7,40 @@ time. Remembers: nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from svp_stream.audio.vad import Vad
 from svp_stream.errors import MediaError
-from svp_stream.evaluation.evaluate import Bench, Shelf, diversity_figures
+from svp_stream.evaluation.evaluate import DIVERSITY_SEEDS, Bench, Shelf, renderings, spread
+from svp_stream.evaluation.landmark_gauge import Finder
 from svp_stream.evaluation.measure import Evaluator
-from svp_stream.evaluation.metrics import Interval
+from svp_stream.evaluation.metrics import Interval, bootstrap
+from svp_stream.evaluation.picture_metrics import landmark_distances
+from svp_stream.evaluation.syncnet import SyncNet
 from svp_stream.evaluation.trials import Subject, Trial, play
 from svp_stream.packets import Bytes
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.synthetic.video import read_pictures
 from svp_stream.training.clips import Clips
 
+DIVERSITY_CLIPS: Final = 4
 Maker = Callable[[Trial, int], Bytes]
 """A clip and its number to the film made of its sound, uint8 [T, H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What measures. `seed` draws the shuffled control and the intervals."""
+
+    evaluator: Evaluator
+    syncnet: SyncNet | None = None
+    finder: Finder | None = None
+    seed: int = 0
 
 
 def real_trials(folder: Path, limit: int | None = None) -> list[Trial]:
@@ -58,17 +74,31 @@ def fitted(made: Bytes, trial: Trial, path: Path) -> Bytes:
     return np.ascontiguousarray(np.concatenate([made, made[-1:].repeat(3, 0)])[:frames])
 
 
-def engine_diversity(engine: Subject, shelf: Shelf, vad: Vad | None, evaluator: Evaluator, trials: list[Trial],
-                     seed: int) -> dict[str, Interval]:
-    """How far the faces of one sound lie apart over five seeds, at style temperature 1 and, for comparison, 0; empty
-    when no clip is in a style that there is a preset of."""
+def engine_diversity(engine: Subject, shelf: Shelf, vad: Vad | None, judges: Judges, trials: list[Trial]
+                     ) -> dict[str, Interval]:
+    """How far the faces of one sound lie apart over five seeds, at style temperature 1 and, for comparison, 0: means
+    over up to `DIVERSITY_CLIPS` clips, in deviations of the readings and, where landmarks can be found, in M-LMD.
+
+    Empty when no clip is in a style that there is a preset of.
+    """
     known = [t for t in trials if t.clip.style in shelf.names() and t.clip.avatar in engine.avatars]
-    if not known:
-        return {}
-    bench = Bench(engine, vad, evaluator, shelf, seed, lambda what, done, total: None)
-    nan = float("nan")
-    return {f"{figure.title} (deviations)": Interval(figure.value, nan, nan, figure.n)
-            for figure in diversity_figures(bench, known[0]).values()}
+    chosen = known[:: max(-(-len(known) // DIVERSITY_CLIPS), 1)]
+    bench = Bench(engine, vad, judges.evaluator, shelf, judges.seed, lambda what, done, total: None)
+    found: dict[str, Interval] = {}
+    for temperature in (1.0, 0.0) if chosen else ():
+        rows = [_apart(bench, trial, renderings(bench, trial, temperature), judges.finder) for trial in chosen]
+        for unit, values in zip(("deviations", "M-LMD"), zip(*rows, strict=True), strict=True):
+            title = f"diversity over {DIVERSITY_SEEDS} seeds at temperature {temperature:g} ({unit})"
+            told = bootstrap(list(values), bench.rng(61))
+            found |= {title: told} if told.n else {}
+    return found
+
+
+def _apart(bench: Bench, trial: Trial, films: list[Bytes], finder: Finder | None) -> tuple[float, float]:
+    """Mean distance between every two films, in both units; NaN for M-LMD without a finder."""
+    marks = [] if finder is None else [finder(film) for film in films]
+    pairs = [landmark_distances(a, b)[0] for i, a in enumerate(marks) for b in marks[:i]]
+    return spread(bench, trial, films), float(np.mean(pairs)) if pairs else float("nan")
 
 
 def engine_films(engine: Subject, shelf: Shelf, vad: Vad | None, seed: int) -> Maker:

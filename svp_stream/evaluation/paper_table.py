@@ -38,8 +38,9 @@ COLUMNS: Final[dict[str, Column]] = {
     "ssim": Column("SSIM", "up", "Wang et al. 2004, on luma, whole picture"),
     "fd": Column("FD-own", "down", "Frechet distance in features of our gauge, every 5th picture; not FID"),
     "fvd": Column("FVD-own", "down", "Frechet distance in features of our SyncNet's eyes (5 mouths); not FVD"),
-    "m_lmd": Column("M-LMD", "down", "16 points of the mouth after Procrustes, % of the distance between the eyes"),
-    "f_lmd": Column("F-LMD", "down", "all 38 points, % of the distance between the eyes"),
+    "m_lmd": Column("M-LMD", "down", "16 points of the mouth after Procrustes, % of the distance between the eyes; of "
+                    "the ground truth: the finder's own error"),
+    "f_lmd": Column("F-LMD", "down", "all 38 points as they lie, % of the distance between the eyes; ditto"),
     "sync_c": Column("Sync-C-own", "up", "median - min over +-15 shifts, our SyncNet"),
     "sync_d": Column("Sync-D-own", "down", "min over +-15 shifts, our SyncNet"),
     "sync_acc": Column("acc@+-1", "up", "windows of 200 ms whose nearest sound is within a frame; a guess: 0.10"),

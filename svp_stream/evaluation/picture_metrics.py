@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 from scipy.optimize import linear_sum_assignment
 
+from svp_stream.evaluation.face_reader import key_points
 from svp_stream.evaluation.metrics import luma
-from svp_stream.packets import Bytes, Floats
+from svp_stream.packets import Bytes, Float32, Floats
+from svp_stream.synthetic.landmarks import LANDMARKS
 
+MOUTH: Final = [i for i, name in enumerate(LANDMARKS) if "_lip_" in name]
 WINDOW: Final = 11
 SIGMA: Final = 1.5
 C1: Final = (0.01 * 255) ** 2
@@ -60,6 +63,18 @@ def lmd(made: Floats, true: Floats, unit: Floats, *, fit: bool) -> Floats:
     laid = np.stack([procrustes(a, b) for a, b in zip(made, true, strict=True)]) if fit else made
     far = np.linalg.norm(np.asarray(laid, np.float64) - true, axis=2).mean(1)
     return np.asarray(100 * far / np.maximum(unit, 1e-6), np.float64)
+
+
+def landmark_distances(made: Float32, true: Float32) -> tuple[float, float]:
+    """(M-LMD, F-LMD) over the frames of landmarks [T, 38, 2] that both have (NaN where no face was found): the 16 of
+    the mouth after the fit of each frame, and all 38 as they lie. NaN when there is no such frame."""
+    both = ~np.isnan(made).any((1, 2)) & ~np.isnan(true).any((1, 2))
+    if not both.any():
+        return float("nan"), float("nan")
+    a, b = made[both], true[both]
+    kps = key_points(b)
+    unit = np.linalg.norm(kps[:, 0] - kps[:, 1], axis=1)
+    return (float(lmd(a[:, MOUTH], b[:, MOUTH], unit, fit=True).mean()), float(lmd(a, b, unit, fit=False).mean()))
 
 
 def procrustes(points: Floats, onto: Floats) -> Floats:

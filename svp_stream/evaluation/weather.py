@@ -20,12 +20,15 @@ ZOOM: Final = 0.06
 BLOCK: Final = 4
 
 
-def disturb(pictures: Tensor) -> Tensor:
-    """See the card. The pictures of a batch are drawn at random, so that fixed parts of it may suffer fixed things."""
+def disturb(pictures: Tensor, place: Tensor | None = None) -> Tensor:
+    """See the card. The pictures of a batch are drawn at random, so that fixed parts of it may suffer fixed things.
+
+    `place` [B, 2, 3]: where each picture is moved to, for those who must know it (see `places`); drawn when None.
+    """
     rgb = pictures[:, :3] / 127.5 - 1
     third = len(rgb) // 3
     rgb[:third] = _elsewhere(rgb[:third], pictures[:third, 3:] / 255)
-    rgb = _move(rgb)
+    rgb = _move(rgb, places(len(rgb)) if place is None else place)
     rgb[1::2] = _softened(rgb[1::2])
     rgb[2::4] = _coarse(rgb[2::4])
     rgb[len(rgb) // 2 :] = _coded(rgb[len(rgb) // 2 :])
@@ -46,12 +49,29 @@ def _elsewhere(rgb: Tensor, alpha: Tensor) -> Tensor:
     return rgb + (1 - alpha) * (plain - rgb)
 
 
-def _move(rgb: Tensor) -> Tensor:
-    count = len(rgb)
+def places(count: int, zoom: float = ZOOM, shift: float = SHIFT, turn_deg: float = 0.0) -> Tensor:
+    """[B, 2, 3]: for each place p in the moved picture (-1 and 1 are its edges) the place A p + b that is shown there.
+
+    Zoomed by up to `zoom` either way, moved by up to `shift` of the side, turned by up to `turn_deg`.
+    """
     theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = torch.empty(count).uniform_(1 - ZOOM, 1 + ZOOM)
-    theta[:, :, 2] = torch.empty(count, 2).uniform_(-2 * SHIFT, 2 * SHIFT)
-    grid = F.affine_grid(theta, list(rgb.shape), align_corners=False)
+    theta[:, 0, 0] = theta[:, 1, 1] = torch.empty(count).uniform_(1 - zoom, 1 + zoom)
+    theta[:, :, 2] = torch.empty(count, 2).uniform_(-2 * shift, 2 * shift)
+    if turn_deg:
+        angle = torch.empty(count).uniform_(-1, 1) * math.radians(turn_deg)
+        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).reshape(count, 2, 2)
+        theta[:, :, :2] = theta[:, :, :2] @ turn
+    return theta
+
+
+def moved(points: Tensor, place: Tensor) -> Tensor:
+    """Where points [B, N, 2] (-1 and 1 are the edges) come to lie in pictures moved by `place` [B, 2, 3]."""
+    out: Tensor = torch.linalg.solve(place[:, None, :, :2], (points - place[:, None, :, 2])[..., None])[..., 0]
+    return out
+
+
+def _move(rgb: Tensor, place: Tensor) -> Tensor:
+    grid = F.affine_grid(place, list(rgb.shape), align_corners=False)
     return F.grid_sample(rgb, grid, padding_mode="border", align_corners=False)
 
 

@@ -173,13 +173,15 @@ class _Reader:
         version = self._number("format", float("-inf"), float("inf"), None)
         if version != FORMAT:
             self._fail("format", f"{FORMAT}; a file of a later version needs a later program", f"{version:g}")
+        # Before its numbers: another prior may well have another number of them.
+        own = self._text("prior", MAX_NAME, None)
+        if prior is not None and own != prior:
+            self._fail("prior", f"'{prior}', the style prior of this model; make the preset again from its clip, "
+                                "or take one of those that came with the model", own)
         mu = self._vector("mu", dim)
         log_var = self._vector("log_var", len(mu))
         if np.abs(log_var).max() > MAX_LOG_VAR:
             self._fail("log_var", f"values within +-{MAX_LOG_VAR:g}", f"{np.abs(log_var).max():g}")
-        own = self._text("prior", MAX_NAME, None)
-        if prior is not None and own != prior:
-            self._fail("prior", f"'{prior}', the style prior of this model; make the preset again from its clip", own)
         return StylePreset(
             self._text("name", MAX_NAME, None), mu, log_var, own, self._text("description", MAX_TEXT, ""),
             self._number("temperature", 0.0, MAX_TEMPERATURE, 0.0), self._number("strength", 0.0, MAX_STRENGTH, 1.0),

@@ -54,18 +54,25 @@ def course(frames: int, seed: int) -> tuple[Float32, Float32]:
 
 
 def truth_of(mouth: Float32, lids: Float32) -> tuple[Float32, Float32]:
-    """Landmarks [T, 38, 2] and kps [T, 3, 2] in pixels."""
+    """Landmarks [T, 38, 2] and kps [T, 3, 2] in pixels; what is not drawn lies in the middle of the face."""
     frames = len(mouth)
-    marks = np.zeros((frames, len(LANDMARKS), 2), np.float32)
+    marks = np.full((frames, len(LANDMARKS), 2), (32, 34), np.float32)
 
     def put(name: str, cx: float, cy: Floats | float) -> None:
         marks[:, LANDMARKS.index(name), 0], marks[:, LANDMARKS.index(name), 1] = cx, cy
 
-    put("inner_lip_top", 32, 46 - mouth * EYES / 2)
-    put("inner_lip_bottom", 32, 46 + mouth * EYES / 2)
-    put("inner_lip_left", 39, 46.0)
-    put("inner_lip_right", 25, 46.0)
-    for side, cx in (("left", 40), ("right", 24)):
+    for lip, wider in (("inner", 0.0), ("outer", 1.5)):
+        for place, sign in (("top", -1), ("bottom", 1)):
+            high = mouth * EYES / 2 + wider
+            put(f"{lip}_lip_{place}", 32, 46 + sign * high)
+            put(f"{lip}_lip_{place}_left", 35.5, 46 + sign * 0.87 * high)
+            put(f"{lip}_lip_{place}_right", 28.5, 46 + sign * 0.87 * high)
+        put(f"{lip}_lip_left", 39 + wider, 46.0)
+        put(f"{lip}_lip_right", 25 - wider, 46.0)
+    put("nose_tip", 32, 36.0)
+    for side, cx, out in (("left", 40, 1), ("right", 24, -1)):
+        put(f"{side}_eye_inner", cx - 4 * out, 26.0)
+        put(f"{side}_eye_outer", cx + 4 * out, 26.0)
         put(f"{side}_eye_top", cx, 26 - lids * EYES / 2)
         put(f"{side}_eye_bottom", cx, 26 + lids * EYES / 2)
     points = np.array([[24, 26], [40, 26], [32, 36]], np.float32)

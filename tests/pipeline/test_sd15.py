@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from svp_stream.clock import FRAME_TICKS
 from svp_stream.config import CONFIGS, Config, Model, Style, load_config
+from svp_stream.diffusion.sd15 import Sd15, Sd15Config
 from svp_stream.diffusion.sd15_folder import CARD, SamplingCard
 from svp_stream.errors import ConfigError, EngineError, PresetError, WeightsError
 from svp_stream.packets import AudioChunk, Frame
@@ -140,6 +144,27 @@ def test_the_cost_is_counted() -> None:
     assert 1e6 < cost.warm < cost.cold
     assert cost.weights > 1e5 and cost.session > 1000 and cost.sessions is not None and cost.sessions > 0
     assert "GFLOP a frame" in cost.text() and "sessions" in cost.text()
+
+
+def test_the_real_size_is_counted_without_making_it() -> None:
+    """Stable Diffusion 1.5's own configuration on the meta device: its parameters are known, so is its arithmetic."""
+    real: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+    with torch.device("meta"):
+        base = UNet2DConditionModel(**real)
+        assert sum(p.numel() for p in base.parameters()) == 859_520_964
+        with torch.no_grad(), FlopCounterMode(display=False) as plain:
+            base(torch.empty(1, 4, 64, 64), torch.zeros(1, dtype=torch.long), torch.empty(1, 77, 768))
+        model = Sd15(base, Sd15Config(reference="shared"))
+        decoder = AutoencoderTiny()
+    warm, cold = sd15_cost.count_flops(model, decoder, 64, (1, 2))
+    step = cold - warm
+    assert plain.get_total_flops() == pytest.approx(803e9, rel=0.01)
+    assert 1.2 < step / plain.get_total_flops() < 1.6, "reference keys, style and attention over time"
+    assert 0.05e12 < warm - step < 0.4e12, "the guider, the projections and a TAESD"
+    cost = sd15_cost.Cost(warm, cold, sd15_cost.weight_bytes(model) // 2, sd15_cost.session_bytes(model, 64) // 2,
+                          70 << 30, "cuda")  # fmt: skip
+    assert 30 < cost.needed_tflops < 40 and cost.sessions == (70 << 30) // cost.session
+    assert "1316 GFLOP a frame" in cost.text() and "a session 0.35 GiB; memory for 202 sessions" in cost.text()
 
 
 def broken(folder: Path, tmp_path: Path, **card: object) -> Path:

@@ -13,6 +13,7 @@ import torch
 
 from svp_stream import cli
 from svp_stream.errors import ConfigError, MediaError
+from svp_stream.evaluation.landmark_gauge import LandmarkConfig, LandmarkGauge, save_landmark_gauge
 from svp_stream.evaluation.measure import Evaluator, GaugeConfig, save_evaluator
 from svp_stream.evaluation.style_judge import JudgeConfig
 from svp_stream.evaluation.syncnet import SyncConfig, SyncNet, save_syncnet
@@ -110,7 +111,15 @@ def test_the_table_of_a_folder_of_films(
              "--syncnet", str(weights / "syncnet.safetensors"))  # fmt: skip
     code, told, err = svp(capsys, monkeypatch, *words)
     assert code == 0 and "| made | equal | equal | 1.00" in told and "*static*" in told, err
+    assert "not measured: M-LMD, F-LMD (`svp train landmarks`" in told
+    save_landmark_gauge(weights / "landmarks.safetensors", LandmarkGauge(LandmarkConfig(32, (4, 4, 8, 8))))
     _, told, _ = svp(capsys, monkeypatch, *words, "--as", "latex")
-    assert told.startswith("% method copies") and r"\end{tabular}" in told
+    assert told.startswith("% method copies") and r"\end{tabular}" in told and r"M-LMD $\downarrow$" in told
+    assert "landmarks " in told.splitlines()[0], "the table says which gauge found them"
+    code, _, err = svp(capsys, monkeypatch, *words, "--landmarks", "x.safetensors", "--reader", READER)
+    assert code == 2 and "one finds the landmarks" in err
     _, told, _ = svp(capsys, monkeypatch, *words, "--as", "json")
-    assert json.loads(told)["cells"]["made"]["fd"]["mean"] == pytest.approx(0, abs=1e-6)
+    cells = json.loads(told)["cells"]
+    assert cells["made"]["fd"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert cells["made"]["m_lmd"]["mean"] == pytest.approx(cells["ground truth"]["m_lmd"]["mean"])
+    assert cells["ground truth"]["m_lmd"]["mean"] > 1, "an untrained gauge is off, and its row says so"
