@@ -51,13 +51,15 @@ class SamplingCard(Section):
 
 class Card(Section):
     """What `sd15.yaml` holds. Paths are relative to its folder; `base`, `vae`, `decoder` and `audio.model` may be hub
-    ids. `vae` encodes the reference (null: the base's) and `decoder` draws (null: the same), such as a TAESD."""
+    ids. `lora`: low-rank changes of the base, where a stage was trained so. `vae` encodes the reference (null: the
+    base's) and `decoder` draws (null: the same), such as a TAESD."""
 
     format: Literal[1] = 1
     base: str
     vae: str | None = None
     decoder: str | None = None
     adapters: str = "adapters.safetensors"
+    lora: str | None = None
     projection: str = "style_projection.safetensors"
     style_prior: str = "style_prior.safetensors"
     audio: AudioCard = AudioCard()
@@ -83,6 +85,7 @@ class Folder:
         folder = cls(path, load_yaml(path / CARD, Card))
         for name in (folder.card.adapters, folder.card.projection, folder.card.style_prior):
             folder.file(name)
+        folder.optional(folder.card.lora)
         return folder
 
     def file(self, name: str) -> Path:
