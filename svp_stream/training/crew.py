@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, reduce
+from accelerate.utils import broadcast, parse_flag_from_env, reduce
 from torch import Tensor, nn
 
 PATIENCE: Final = timedelta(hours=12)
@@ -21,8 +21,9 @@ PATIENCE: Final = timedelta(hours=12)
 
 
 def crew() -> PartialState:
-    """This process among those of the run; the first call joins them."""
-    return PartialState(timeout=PATIENCE)
+    """This process among those of the run; the first call joins them. `accelerate launch --cpu` says so by a variable
+    that accelerate's own `Accelerator` reads, but its `PartialState` does not."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
 def agreed(value: float) -> float:
