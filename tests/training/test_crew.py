@@ -1,4 +1,4 @@
-"""Two processes on gloo: gradients are averaged, all hold the same weights, one writes, a cut-off run goes on exactly."""
+"""Two processes on gloo: gradients are averaged, weights are the same, one writes, a cut-off run goes on exactly."""
 
 from __future__ import annotations
 

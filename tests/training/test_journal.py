@@ -1,4 +1,4 @@
-"""The journal: what TensorBoard reads back is what the log says; off leaves nothing; a resumed run hides what it undoes."""
+"""The journal: TensorBoard reads back what the log says; off leaves nothing; a resumed run hides what it undoes."""
 
 from __future__ import annotations
 
