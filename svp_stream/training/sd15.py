@@ -68,7 +68,9 @@ class Sd15TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Kind = "image"
-    loop: LoopConfig = LoopConfig(steps=40_000, batch=8, lr=1e-5, warmup=500, weight_decay=0.01, ema=0.9999)
+    loop: LoopConfig = LoopConfig(
+        steps=40_000, batch=8, lr=1e-5, warmup=500, weight_decay=0.01, ema=0.9999, sheet_every_s=1800
+    )
     frames: int = Field(1, ge=1)
     train: tuple[str, ...] = ()
     lora: Lora | None = None

@@ -30,6 +30,8 @@ APART: Final = 30
 """Frames between a clip's reference and the frames it serves, where the clip is that long (V-Express [V])."""
 Encode = Callable[[Tensor], Tensor]
 """Pictures [B, 3, H, W] in [-1, 1] to latents [B, 4, h, w]."""
+Hear = Callable[[Float32], Float32]
+"""Sound [N] at 16 kHz to embeddings [2 F, A]."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,17 @@ class Cut:
 
 
 def read_clip(
-    clip: Clip, size: int, encode: Encode, hear: Callable[[Float32], Float32], prior: StylePrior
+    clip: Clip, size: int, encode: Encode, hear: Hear, prior: StylePrior, hear_style: Hear | None = None
 ) -> Sd15Clip:
-    """Decode, encode and listen once. Raises MediaError for a clip without picture."""
+    """Decode, encode and listen once; `hear_style` for the prior, where it was trained with other ears.
+
+    Raises MediaError for a clip without picture.
+    """
     rgb, _ = read_frames(clip)
     side = rgb.shape[1]
-    audio = hear(np.pad(clip.audio.astype(np.float32) / np.float32(32767), (0, TAIL)))
-    embeddings = torch.from_numpy(audio[: 2 * len(rgb)].copy())
-    mu, log_var = style_of(clip, embeddings, prior)
+    wave = np.pad(clip.audio.astype(np.float32) / np.float32(32767), (0, TAIL))
+    embeddings, told = (torch.from_numpy(ears(wave)[: 2 * len(rgb)].copy()) for ears in (hear, hear_style or hear))
+    mu, log_var = style_of(clip, told, prior)
     return Sd15Clip(
         clip.id, clip.avatar, clip.split != "train", latents_of(rgb, size, encode),
         (clip.kps / np.float32(side)).astype(np.float32), clip.pose[:, 5:9], embeddings, mu, log_var, clip.audio,
@@ -104,7 +109,7 @@ def style_of(clip: Clip, embeddings: Tensor, prior: StylePrior) -> tuple[Tensor,
     told = embeddings.float().reshape(-1, 2, embeddings.shape[1]).mean(1)
     if prior.config.audio_in_style and prior.config.audio_dim != told.shape[1]:
         raise WeightsError(f"the style prior reads audio of {prior.config.audio_dim} numbers, this wav2vec2 gives "
-                           f"{told.shape[1]}; train the prior on the same embeddings, or with audio_in_style: false")
+                           f"{told.shape[1]}; name the encoder that the prior was trained with as parts.style_ears")
     expression = torch.from_numpy(clip.expression[:, SPEECH_SLICE])[None]
     mu, log_var = prior.encoder(expression, told[None] if prior.config.audio_in_style else None)
     return mu[0], log_var[0]

@@ -49,13 +49,15 @@ BEFORE: Final[dict[Kind, Kind | None]] = {
 }  # fmt: skip
 STAGES: Final = tuple(f"sd15-{kind}" for kind in BEFORE)
 LORA: Final = "lora.safetensors"
+STYLE_EARS: Final = "style_ears.safetensors"
 TUNED: Final = ("attn1", "attn2", "norm1", "norm2")
 """Of the base, by default [R]. V-Express trains all of it at first, then attn2 and norm2 for speech [V]."""
 
 
 class PartsConfig(BaseModel):
     """What the first stage is put together from. `graft` overrides fields of `Sd15Config`, `projection` of its audio
-    projection; `style_prior` null: the run `style-prior` beside."""
+    projection; `style_prior` null: the run `style-prior` beside; `style_ears`, the encoder that the prior was trained
+    with, null: the run `audio` beside, where the prior does not hear wav2vec2 itself."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,6 +66,7 @@ class PartsConfig(BaseModel):
     decoder: str | None = None
     audio: AudioCard = AudioCard()
     style_prior: Path | None = None
+    style_ears: Path | None = None
     style_tokens: int = Field(16, ge=1)
     size: int = Field(512, ge=64, le=1024, multiple_of=64)
     graft: dict[str, Any] = {"tuned": list(TUNED)}
@@ -84,7 +87,8 @@ def default_profile(kind: Kind) -> Sd15Profile:
     steps, lr, ema = {
         "video": (100_000, 1e-5, 0.9999), "consistency": (30_000, 1e-5, 0.999), "rollout": (10_000, 5e-6, 0.999),
     }[kind]  # fmt: skip
-    loop = LoopConfig(steps=steps, batch=2, lr=lr, warmup=500, weight_decay=0.01, ema=ema)
+    decay = 0.01 if kind == "video" else 0.0
+    loop = LoopConfig(steps=steps, batch=2, lr=lr, warmup=500, weight_decay=decay, ema=ema, sheet_every_s=1800)
     return Sd15Profile(kind=kind, loop=loop, frames=8, train=speech if kind == "video" else ())
 
 
@@ -128,8 +132,12 @@ class Workshop:
         self.vae.to(device)
         if isinstance(self.ears.encoder, RollingEncoder):
             self.ears.encoder.to(device)
+        own = folder.optional(card.style_ears)
+        hear_style = None if own is None else open_ears(str(own), None, None, 1, 0).encode
         self.clips = Clips.open(corpus).where(has_video=True)
-        self.read = [read_clip(c, card.size, self.encode, self.ears.encode, self.prior) for c in self.clips]
+        self.read = [
+            read_clip(c, card.size, self.encode, self.ears.encode, self.prior, hear_style) for c in self.clips
+        ]
 
     def encode(self, picture: Tensor) -> Tensor:
         """[B, 3, H, W] to latents in Stable Diffusion's scale."""
@@ -159,7 +167,7 @@ class Workshop:
         save_projection(out / old.projection, model.projection)
         if self.lora is not None:
             save_lora(out / LORA, model.sd15, self.lora, self.mark)
-        for name in (old.style_prior, old.audio.norm, old.audio.readout):
+        for name in (old.style_prior, old.style_ears, old.audio.norm, old.audio.readout):
             if name is not None and not (out / name).exists():
                 shutil.copyfile(self.folder.file(name), out / name)
         few = self.profile.kind in ("consistency", "rollout")
@@ -232,6 +240,10 @@ def _first(profile: Sd15Profile, out: Path) -> Folder:
     save_adapters(path / "adapters.safetensors", model, mark)
     save_projection(path / "style_projection.safetensors", projection)
     shutil.copyfile(prior_file, path / "style_prior.safetensors")
+    style_ears = parts.style_ears or out / "audio" / "audio_encoder.safetensors"
+    own_ears = prior.config.audio_in_style and prior.config.audio_dim != ears.width and style_ears.is_file()
+    if own_ears:
+        shutil.copyfile(style_ears, path / STYLE_EARS)
     named: dict[str, str | None] = {}
     for key in ("norm", "readout"):
         source = getattr(audio, key)
@@ -242,6 +254,7 @@ def _first(profile: Sd15Profile, out: Path) -> Folder:
     # Avatars are found by the stage; until then the card names one that is not there.
     card = Card(
         base=_absolute(parts.base), vae=parts.vae, decoder=parts.decoder, audio=told, size=parts.size,
+        style_ears=STYLE_EARS if own_ears else None,
         sampling=SamplingCard(kind="ddim"), avatars={"nobody": AvatarCard(image="nobody.png")},
     )  # fmt: skip
     write_card(path, card)

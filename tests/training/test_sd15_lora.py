@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from svp_stream.diffusion.sd15_lora import LoraConfig, attach, lora_parameters, 
 from svp_stream.errors import ConfigError, WeightsError
 from svp_stream.packets import AudioChunk
 from svp_stream.pipeline.sd15 import Sd15Engine
+from svp_stream.style.prior import StylePrior, save_prior
 from svp_stream.training.checkpoint import read_checkpoint
 from svp_stream.training.loop import LoopConfig, run_stage
 from svp_stream.training.sd15 import Sd15Stage
 from svp_stream.training.sd15_run import LORA, Sd15Profile, default_profile, run_sd15
 from tests.fakes.sd15_clips import tiny_graft, tiny_loop, tiny_stage
-from tests.fakes.tiny_sd15 import tiny_sd15_styles, tiny_unet, write_tiny_sd15
+from tests.fakes.tiny_sd15 import AUDIO_DIM, PRIOR, tiny_sd15_styles, tiny_unet, write_tiny_sd15
 from tests.laws.stages import voice
 from tests.training.test_sd15 import write_corpus
 
@@ -145,6 +147,8 @@ def test_a_served_folder_uses_it(tmp_path: Path) -> None:
     """Consistency by LoRA, then a rollout of the rest over it: adapters stay apart, the server folds both."""
     write_corpus(tmp_path / "corpus")
     write_tiny_sd15(tmp_path / "sd15-video")
+    prior = StylePrior(replace(PRIOR, audio_dim=AUDIO_DIM))
+    save_prior(tmp_path / "sd15-video" / "style_prior.safetensors", prior)
     for kind, lora in (("consistency", {"rank": 2, "alpha": 4.0}), ("rollout", {})):
         (tmp_path / f"{kind}.yaml").write_text(yaml.safe_dump(profile(kind, **lora)))
         run_sd15(f"sd15-{kind}", tmp_path / f"{kind}.yaml", tmp_path / "corpus", tmp_path)
