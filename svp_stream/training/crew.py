@@ -1,4 +1,4 @@
-"""The processes of one run: started by `accelerate launch`, alone without it. One writes, all learn the same.
+"""The processes of one run: started by `accelerate launch` or torchrun, alone without. One writes, all learn the same.
 
 In: a model in each process, its gradients. Out: the same weights everywhere, the mean of the gradients, one number that
 all agree on. Remembers: accelerate's state, one for the process. Gradients are averaged after `backward`, whatever of
@@ -21,8 +21,8 @@ PATIENCE: Final = timedelta(hours=12)
 
 
 def crew() -> PartialState:
-    """This process among those of the run; the first call joins them. `accelerate launch --cpu` says so by a variable
-    that accelerate's own `Accelerator` reads, but its `PartialState` does not."""
+    """This process among those of the run; the first call joins them. That processes are to run on the CPU is said by a
+    variable, ACCELERATE_USE_CPU, that accelerate's `Accelerator` reads, but its `PartialState` does not."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 

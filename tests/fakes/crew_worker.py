@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from svp_stream.training import loop as room
 from svp_stream.training.crew import crew
@@ -26,9 +27,9 @@ def train(out: Path, name: str, line: Line) -> None:
     seen: dict[str, Any] = {}
     real = room._update_average
 
-    def keeping(average: dict[str, torch.Tensor], *rest: Any) -> None:
+    def keeping(average: dict[str, torch.Tensor], model: nn.Module, decay: float, step: int) -> None:
         seen["average"] = average
-        real(average, *rest)
+        real(average, model, decay, step)
 
     room._update_average = keeping
     try:

@@ -100,7 +100,7 @@ def test_min_snr_weighs_the_loss(t: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_pure_noise_tells_nothing_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zero terminal signal (arXiv 2305.08891): at the last timestep x_t is the noise, and the target of v is -x0."""
-    shown = {}
+    shown: dict[int, list[Tensor]] = {}
     for t in (999, 990):
         fixed = torch.full((2,), t), torch.zeros(2, dtype=torch.bool)
         monkeypatch.setattr(Sd15Stage, "_times", lambda *a, fixed=fixed: fixed)
