@@ -115,8 +115,9 @@ class Sd15(nn.Module):
         kept = {f"adapters.{n}": p for n, p in self.adapters.named_parameters()}
         if self.reference_net is not None:
             kept |= {f"reference_net.{n}": p for n, p in self.reference_net.named_parameters()}
-        words = self.config.tuned
-        return kept | {f"unet.{n}": p for n, p in self.unet.named_parameters() if any(w in n for w in words)}
+        # Where a LoRA stands before a layer, peft calls the layer itself `base_layer`; the LoRA has a file of its own.
+        base = {n.replace(".base_layer", ""): p for n, p in self.unet.named_parameters() if ".lora_" not in n}
+        return kept | {f"unet.{n}": p for n, p in base.items() if any(w in n for w in self.config.tuned)}
 
     def style_keys(self, tokens: Tensor) -> Layers:
         """Style tokens [B, M, D] to keys and values by layer; the same until the style changes."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from svp_stream.diffusion.sd15 import Sd15, Sd15Config
 from svp_stream.diffusion.sd15_audio import AudioProjectionConfig
+from svp_stream.diffusion.sd15_lora import fuse_lora
 from svp_stream.errors import WeightsError
 from svp_stream.weights_file import read_weights, save_weights
 
@@ -92,8 +93,11 @@ def save_adapters(path: Path, model: Sd15, base: str, *, half: bool = True) -> s
     return save_weights(path, KIND, config, tensors, half=half)
 
 
-def load_sd15(adapters: Path, base: str) -> Sd15:
-    """Base and adapters, frozen, in eval mode. Raises WeightsError: missing, damaged, or made for another base."""
+def load_sd15(adapters: Path, base: str, lora: Path | None = None) -> Sd15:
+    """Base and adapters, frozen, in eval mode; a LoRA is folded into the base.
+
+    Raises WeightsError: missing, damaged, or made for another base.
+    """
     values, tensors = read_weights(adapters, KIND)
     unet = load_unet(base)
     found = fingerprint(unet)
@@ -112,6 +116,8 @@ def load_sd15(adapters: Path, base: str) -> Sd15:
                 raise WeightsError(f"adapters {adapters}: {name} has shape {list(tensors[name].shape)}, expected "
                                    f"{list(parameter.shape)}")
             parameter.copy_(tensors[name])
+    if lora is not None:
+        fuse_lora(lora, model, found)
     return model.eval().requires_grad_(False)
 
 

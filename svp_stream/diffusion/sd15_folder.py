@@ -51,15 +51,19 @@ class SamplingCard(Section):
 
 class Card(Section):
     """What `sd15.yaml` holds. Paths are relative to its folder; `base`, `vae`, `decoder` and `audio.model` may be hub
-    ids. `vae` encodes the reference (null: the base's) and `decoder` draws (null: the same), such as a TAESD."""
+    ids. `lora`: low-rank changes of the base, where a stage was trained so. `style_ears`: the encoder that the style
+    prior hears clips with in training (null: the wav2vec2 itself). `vae` encodes the reference (null: the base's) and
+    `decoder` draws (null: the same), such as a TAESD."""
 
     format: Literal[1] = 1
     base: str
     vae: str | None = None
     decoder: str | None = None
     adapters: str = "adapters.safetensors"
+    lora: str | None = None
     projection: str = "style_projection.safetensors"
     style_prior: str = "style_prior.safetensors"
+    style_ears: str | None = None
     audio: AudioCard = AudioCard()
     sampling: SamplingCard = SamplingCard()
     size: Annotated[int, Field(ge=64, le=1024, multiple_of=64)] = 512
@@ -83,6 +87,7 @@ class Folder:
         folder = cls(path, load_yaml(path / CARD, Card))
         for name in (folder.card.adapters, folder.card.projection, folder.card.style_prior):
             folder.file(name)
+        folder.optional(folder.card.lora)
         return folder
 
     def file(self, name: str) -> Path:

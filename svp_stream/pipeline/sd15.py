@@ -103,7 +103,7 @@ class Sd15Engine:
         folder = Folder.open(path)
         card = folder.card
         sd15_cost.require_room(_files(folder), torch.device("cpu"), "loading the base")
-        model = load_sd15(folder.file(card.adapters), folder.place(card.base))
+        model = load_sd15(folder.file(card.adapters), folder.place(card.base), folder.optional(card.lora))
         vae = load_vae(folder.place(card.vae or card.base))
         decoder = vae if card.decoder is None else load_vae(folder.place(card.decoder))
         ears = _ears(folder)

@@ -1,13 +1,13 @@
 """One training loop for every stage: seeded by step, averaged, resumable, bounded by steps or by minutes.
 
-In: a `TrainingStage` (model, batches, loss, sheet, validation, export). Out: a run folder with `checkpoint.pt`,
-`log.jsonl`, `sheets/*.png`, and what the stage exports. A step draws its batch and its noise from (seed, step) alone,
-so a run that was cut off goes on as if it had not been (to the step, on the same machine).
+In: a `TrainingStage` (model, batches, loss, sheet, validation, export). Out: a run folder with `checkpoint.pt`, what
+`journal` writes, and what the stage exports. A step draws its batch and its noise from (seed, step, process) alone, so
+a run that was cut off goes on as if it had not been (to the step, on the same machine, in as many processes). In
+several processes (`accelerate launch`) each has its own batch, gradients are averaged, and the first alone writes.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -15,15 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from svp_stream.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from svp_stream.training.crew import agreed, average_gradients, crew, share_weights
+from svp_stream.training.journal import Journal, open_accelerator
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
@@ -35,7 +36,7 @@ class LoopConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     steps: int = Field(1000, ge=1)
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1, description="in each process")
     lr: float = Field(3e-4, gt=0)
     warmup: int = Field(50, ge=0)
     final_lr: float = Field(0.05, ge=0, le=1)
@@ -48,6 +49,7 @@ class LoopConfig(BaseModel):
     log_every_s: float = Field(20.0, ge=0)
     sheet_every_s: float = Field(240.0, ge=0)
     checkpoint_every_s: float = Field(120.0, ge=0)
+    tensorboard: bool = True
 
 
 class TrainingStage(Protocol):
@@ -118,67 +120,83 @@ def _lr_scale(config: LoopConfig, step: int, progress: float) -> float:
     return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def _report(out: Path, row: dict[str, Any]) -> None:
-    with (out / "log.jsonl").open("a") as f:
-        f.write(json.dumps(row) + "\n")
-    logger.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-
-
 def run_stage(stage: TrainingStage, config: LoopConfig, out: Path, *, minutes: float | None = None) -> None:
     """Train until `config.steps` or until `minutes` of training time are spent, whichever comes first, then export.
 
-    Goes on from `out/checkpoint.pt` when it is there. Raises WeightsError when that file is damaged.
+    Goes on from `out/checkpoint.pt` when it is there. Raises WeightsError when that file is damaged, ConfigError for a
+    tracker that is not installed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "sheets").mkdir(exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    # Precision is ours, not the accelerator's: its state is one for the process, and stages of both kinds may follow.
-    accelerator = Accelerator()
-    device = accelerator.device
-    parameters = [p for p in stage.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
-    run = _restore(stage.model, optimiser, out / "checkpoint.pt")
-    model, prepared = accelerator.prepare(stage.model, optimiser)
+    me = crew()
+    accelerator = open_accelerator(out, tensorboard=config.tensorboard)
+    model = stage.model.to(me.device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
+    )
+    share_weights(model.state_dict().values())
+    run = _restore(model, optimiser, out / "checkpoint.pt")
+    journal = Journal(accelerator, out, run.step, tensorboard=config.tensorboard)
     model.train()
 
     def save() -> None:
-        state = Checkpoint(run.step, run.seconds, stage.model.state_dict(), run.average, optimiser.state_dict())
-        write_checkpoint(out / "checkpoint.pt", state)
+        if me.is_main_process:
+            state = Checkpoint(run.step, run.seconds, model.state_dict(), run.average, optimiser.state_dict())
+            write_checkpoint(out / "checkpoint.pt", state)
+
+    def look() -> None:
+        if me.is_main_process:
+            with _swapped(model, run.average), torch.no_grad():
+                journal.look(stage, model, run.step)
 
     last_log = last_sheet = last_save = time.monotonic()
-    while (progress := _progress(run, config, minutes)) < 1.0:
+    while (progress := agreed(_progress(run, config, minutes))) < 1.0:
         began = time.monotonic()
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * _lr_scale(config, run.step, progress)
-        rng = np.random.default_rng([config.seed, run.step])
-        torch.manual_seed(int(rng.integers(2**31)))
-        batch = {k: v.to(device) for k, v in stage.batch(rng, config.batch).items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, logs = stage.loss(model, batch, progress)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(parameters, config.grad_clip)
-        if math.isfinite(float(norm)):
-            prepared.step()
-        prepared.zero_grad()
-        _update_average(run.average, stage.model, config.ema, run.step)
-        run.step += 1
+        row = _step(stage, config, optimiser, run, progress)
         now = time.monotonic()
         run.seconds += now - began
         if now - last_log >= config.log_every_s or run.step == 1:
-            head = {"step": run.step, "s": round(run.seconds, 1), "progress": progress, "loss": float(loss.detach())}
-            _report(out, head | {"norm": float(norm)} | logs)
+            journal.row({"step": run.step, "s": round(run.seconds, 1), "progress": progress} | row)
             last_log = now
         if now - last_sheet >= config.sheet_every_s:
-            _look(stage, run, out)
+            look()
             last_sheet = time.monotonic()
         if now - last_save >= config.checkpoint_every_s:
             save()
             last_save = now
     save()
-    _look(stage, run, out)
-    with _swapped(stage.model, run.average):
-        stage.export(stage.model, out)
+    look()
+    journal.close()
+    if me.is_main_process:
+        with _swapped(model, run.average):
+            stage.export(model, out)
+    me.wait_for_everyone()
+
+
+def _step(
+    stage: TrainingStage, config: LoopConfig, optimiser: torch.optim.Optimizer, run: _Run, progress: float
+) -> dict[str, float]:
+    """One step, and what to log of this process's batch."""
+    for group in optimiser.param_groups:
+        group["lr"] = config.lr * _lr_scale(config, run.step, progress)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    me = crew()
+    rng = np.random.default_rng([config.seed, run.step, me.process_index])
+    torch.manual_seed(int(rng.integers(2**31)))
+    batch = {k: v.to(me.device) for k, v in stage.batch(rng, config.batch).items()}
+    with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        loss, logs = stage.loss(stage.model, batch, progress)
+    loss.backward()  # type: ignore[no-untyped-call]
+    average_gradients(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+    if math.isfinite(float(norm)):
+        optimiser.step()
+    optimiser.zero_grad()
+    _update_average(run.average, stage.model, config.ema, run.step)
+    run.step += 1
+    return {"loss": float(loss.detach()), "norm": float(norm)} | logs
 
 
 def _progress(run: _Run, config: LoopConfig, minutes: float | None) -> float:
@@ -187,18 +205,11 @@ def _progress(run: _Run, config: LoopConfig, minutes: float | None) -> float:
 
 
 def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> _Run:
+    own = model.state_dict()
     if not path.exists():
-        return _Run(0, 0.0, {k: v.detach().clone() for k, v in model.state_dict().items()})
+        return _Run(0, 0.0, {k: v.detach().clone() for k, v in own.items()})
     state = read_checkpoint(path)
     model.load_state_dict(state.model)
     optimiser.load_state_dict(state.optimiser)
     logger.info("resuming %s at step %d", path, state.step)
-    return _Run(state.step, state.seconds, state.average)
-
-
-def _look(stage: TrainingStage, run: _Run, out: Path) -> None:
-    """Validation figures and a sheet from the averaged weights."""
-    with _swapped(stage.model, run.average), torch.no_grad():
-        figures = stage.validate(stage.model)
-        stage.sheet(stage.model, out / "sheets" / f"{run.step:07d}.png")
-    _report(out, {"step": run.step, "validation": True} | figures)
+    return _Run(state.step, state.seconds, {k: v.to(own[k].device) for k, v in state.average.items()})

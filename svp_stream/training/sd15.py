@@ -14,7 +14,7 @@ clip is shared in part between its frames (PYoCo, arXiv 2305.10474), as it is wh
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -23,15 +23,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
-from svp_stream.diffusion.sd15 import Reference, Sd15, Steering
+from svp_stream.diffusion.sd15 import Sd15
+from svp_stream.diffusion.sd15_lora import ATTENTION
 from svp_stream.style.prior import draw
 from svp_stream.style.projection import StyleProjection
 from svp_stream.training import sd15_losses as losses
+from svp_stream.training.films import write_film
 from svp_stream.training.loop import Batch, LoopConfig
-from svp_stream.training.sd15_data import Sd15Data
+from svp_stream.training.sd15_data import Cut, Sd15Data
+from svp_stream.training.sd15_model import Trained
+from svp_stream.training.sd15_roll import SERVED_HISTORY, clip_noise, rolled, unroll
 
 Kind = Literal["image", "video", "consistency", "rollout"]
-RHO = 0.9
+HELD_OUT: Final = 8
+ROLLED: Final = 16
+"""Held-out clips of a validation, and most frames that are made of each on their own past."""
 
 
 class Dropout(BaseModel):
@@ -46,15 +52,28 @@ class Dropout(BaseModel):
     previous: float = Field(0.1, ge=0, le=1)
 
 
+class Lora(BaseModel):
+    """Low-rank layers in place of full tuning, see `sd15_lora.LoraConfig`; nothing else is trained with them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: int = Field(64, ge=1)
+    alpha: float = Field(64.0, gt=0)
+    targets: tuple[str, ...] = Field(ATTENTION, min_length=1)
+
+
 class Sd15TrainConfig(BaseModel):
     """configs/train/sd15-*.yaml. `train`: words; parameters whose name holds one are trained (none: all there are)."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Kind = "image"
-    loop: LoopConfig = LoopConfig(steps=40_000, batch=8, lr=1e-5, warmup=500, weight_decay=0.01, ema=0.9999)
+    loop: LoopConfig = LoopConfig(
+        steps=40_000, batch=8, lr=1e-5, warmup=500, weight_decay=0.01, ema=0.9999, sheet_every_s=1800
+    )
     frames: int = Field(1, ge=1)
     train: tuple[str, ...] = ()
+    lora: Lora | None = None
     checkpointing: bool = True
     min_snr: float = Field(5.0, gt=0)
     mouth: float = Field(3.0, ge=0)
@@ -64,42 +83,9 @@ class Sd15TrainConfig(BaseModel):
     patch_drop: float = Field(0.25, ge=0, le=1)
     anchor: float = Field(0.2, ge=0)
     stages: int = Field(6, ge=1)
+    film_frames: int = Field(50, ge=0)
+    film_steps: int = Field(10, ge=1)
     dropout: Dropout = Dropout()
-
-
-class Trained(nn.Module):
-    """Model and projection; its state is what is trained alone, so that checkpoints and averages leave out the base."""
-
-    def __init__(self, model: Sd15, projection: StyleProjection, words: tuple[str, ...]) -> None:
-        super().__init__()
-        self.sd15, self.projection = model, projection
-        model.requires_grad_(False)
-        projection.requires_grad_(True)
-        for name, p in model.parameters_to_train().items():
-            p.requires_grad_(not words or any(w in name for w in words))
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Trained parameters by name."""
-        return {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
-
-    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """What `state_dict` gave; strict."""
-        with torch.no_grad():
-            for name, p in self.named_parameters():
-                if p.requires_grad:
-                    p.copy_(state_dict[name])
-
-    def forward(self, b: Batch, x_t: Tensor, t: Tensor, previous: Tensor, history: Tensor, frames: int) -> Tensor:
-        """x0 estimates [B F, 4, h, w] under the conditions of a batch (see `Sd15Stage.conditions`)."""
-        sd15 = self.sd15
-        tokens = self.projection(b["s"]) * b["style_on"][:, None, None]
-        shown = bool(b["reference_on"].item())
-        reference = sd15.read_reference(b["reference"]) if shown else Reference()
-        steering: Steering = sd15.steer(
-            b["kps"], b["audio"], b["heard"], sd15.style_keys(tokens), torch.ones_like(b["style_on"]), reference
-        )
-        v, _ = sd15(x_t, t, previous, history, steering, frames=frames)
-        return losses.estimate(x_t, v.float(), t)
 
 
 class Sd15Stage:
@@ -111,7 +97,7 @@ class Sd15Stage:
     ) -> None:
         self.config, self._data = config, data
         self._decode, self._write = decode, write
-        self._model = Trained(model, projection, config.train)
+        self._model = Trained(model, projection, config.train, low_rank=config.lora is not None)
         if config.checkpointing:
             model.unet.enable_gradient_checkpointing()
 
@@ -141,26 +127,21 @@ class Sd15Stage:
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """By the stage's kind; scalar and its parts."""
         c, kind = self.config, self.config.kind
+        if kind == "rollout":
+            return self._rollout(batch)
         x0, before = batch["latents"][:, 1:].flatten(0, 1), batch["latents"][:, :-1].flatten(0, 1)
         t, warm = self._times(len(batch["mu"]), x0.device)
-        noise = self._noise(x0, len(batch["mu"]))
+        noise = self._noise(batch["latents"][:, 1:])
         none = 1.0 if kind == "image" else c.dropout.previous
         previous, history = losses.corrupted(before, c.history_noise, c.patch_drop, none)
-        if kind == "rollout":
-            before = self._own(model, batch, x0, before, noise, t)
-            previous, history = before, torch.full_like(history, 0.05)
         origin = torch.where(warm[:, None, None, None], before, x0)
-        x_t = losses.noised(origin, noise, t)
-        told = model(batch, x_t, t, previous, history, c.frames)
+        told = model(batch, losses.noised(origin, noise, t), t, previous, history, c.frames)
         weight = 1 + c.mouth * batch["mask"]
-        if kind in ("image", "video"):
-            error = (told - x0) / losses.at(losses.SIGMA, t).clamp(min=0.05)
-            total = (losses.min_snr(t, c.min_snr) * weight * error.square()).mean()
-            return total, {"x0": float((told.detach() - x0).square().mean())}
-        if kind == "rollout":
-            total = (weight * (told - x0).abs()).mean()
-            return total, {"x0": float((told.detach() - x0).square().mean())}
-        return self._consistency(model, batch, (x0, noise, t, warm, previous, history), told, weight, progress)
+        if kind == "consistency":
+            return self._consistency(model, batch, (x0, noise, t, warm, previous, history), told, weight, progress)
+        error = (told - x0) / losses.at(losses.SIGMA, t).clamp(min=0.05)
+        total = (losses.min_snr(t, c.min_snr) * weight * error.square()).mean()
+        return total, {"x0": float((told.detach() - x0).square().mean())}
 
     def _consistency(
         self, model: nn.Module, batch: Batch, given: tuple[Tensor, ...], told: Tensor, weight: Tensor, progress: float
@@ -179,16 +160,16 @@ class Sd15Stage:
         anchor = (weight * (told - x0).abs()).mean()
         return consistent + c.anchor * anchor, {"ct": float(consistent.detach()), "anchor": float(anchor.detach())}
 
-    def _own(self, model: nn.Module, batch: Batch, x0: Tensor, before: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network makes of the frames before: its estimates, moved on by a frame."""
-        frames = self.config.frames
-        with torch.no_grad():
-            level = torch.full((len(x0),), 0.05, device=x0.device)
-            made: Tensor = model(batch, losses.noised(before, noise, t), t, before, level, frames).to(x0.dtype)
-        shifted = made.view(-1, frames, *made.shape[1:]).roll(1, 1).clone()
-        shifted[:, 0] = before.view_as(shifted)[:, 0]
-        out: Tensor = shifted.flatten(0, 1)
-        return out
+    def _rollout(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Every estimate on the way against its true frame: two of the cold start, one of each frame that follows."""
+        c, x0 = self.config, batch["latents"][:, 1:]
+        weight = (1 + c.mouth * batch["mask"]).view(len(x0), c.frames, 1, *x0.shape[-2:])
+        parts = [
+            ((weight[:, f] * (told - x0[:, f]).abs()).mean(), (told.detach() - x0[:, f]).square().mean())
+            for f, told in unroll(self._model, batch, self._noise(x0).view_as(x0))
+        ]
+        total, square = (torch.stack(part) for part in zip(*parts, strict=True))
+        return total.mean(), {"first": float(square[1]), "last": float(square[-1])}
 
     def _times(self, clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Timesteps [B F], one a clip, and which rows start from the frame before."""
@@ -196,42 +177,54 @@ class Sd15Stage:
         drawn = torch.randint(1, TIMESTEPS, (clips,))
         if c.kind == "consistency":
             drawn = losses.inference_times(clips)
-        warm = torch.rand(clips) < (1.0 if c.kind == "rollout" else 0.0 if c.kind == "image" else c.warm_share)
+        warm = torch.rand(clips) < (0.0 if c.kind == "image" else c.warm_share)
         jitter = SCHEDULE.warm + torch.randint(-20, 21, (clips,))
         t = torch.where(warm, jitter, drawn).clamp(1, TIMESTEPS - 1)
         return t.repeat_interleave(c.frames).to(device), warm.repeat_interleave(c.frames).to(device)
 
-    def _noise(self, x0: Tensor, clips: int) -> Tensor:
-        """[B F, 4, h, w] of unit variance, shared in part within a clip, with an offset for each channel."""
-        frames = self.config.frames
-        shared = torch.randn_like(x0.view(clips, frames, *x0.shape[1:])[:, :1]).expand(-1, frames, -1, -1, -1)
-        mixed = RHO**0.5 * shared.flatten(0, 1) + (1 - RHO) ** 0.5 * torch.randn_like(x0)
-        offset = torch.randn(len(x0), x0.shape[1], 1, 1, device=x0.device)
-        out: Tensor = mixed + self.config.noise_offset * offset
+    def _noise(self, x0: Tensor) -> Tensor:
+        """[B F, 4, h, w] for clips [B, F, 4, h, w], with an offset for each channel of a frame."""
+        offset = torch.randn(*x0.shape[:3], 1, 1, device=x0.device)
+        out: Tensor = (clip_noise(x0) + self.config.noise_offset * offset).flatten(0, 1)
         return out
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Held-out frames: mean squared error of the latent from pure noise and from the frame before, in one step;
-        `still` is that of showing the frame before again."""
-        b = self._held(8)
+        """Mean squared errors of held-out latents, each beside what it has to beat.
+
+        In one step: `cold` from pure noise and `warm` from the true frame before; `still` shows that frame again. Over
+        a clip that is made on its own past (`rolled`): `shuffled` is told another clip's pose and sound, `photo` shows
+        the reference all along.
+        """
+        b = self._held(HELD_OUT, self.config.frames)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             cold, warm, x0, before = self._made(model, b)
-        errors = {"cold": cold, "warm": warm, "still": before}
-        return {f"{n}_error": float((x - x0).square().mean()) for n, x in errors.items()}
+            errors = {"cold": cold - x0, "warm": warm - x0, "still": before - x0} | self._rolled_errors()
+        return {f"{n}_error": float(x.square().mean()) for n, x in errors.items()}
 
-    def _held(self, size: int) -> Batch:
-        rng = np.random.default_rng(11)
+    def _rolled_errors(self) -> dict[str, Tensor]:
+        b = self._held(HELD_OUT, min(ROLLED, self._data.longest(held_out=True)))
+        x0, alone = b["latents"][:, 1:], self.config.kind == "image"
+        noise, frames = clip_noise(x0), x0.shape[1]
+        others = {n: b[n].roll(frames, 0) for n in ("kps", "audio", "heard")}
+        made, other = (rolled(self._model, b | told, noise, alone=alone) for told in ({}, others))
+        return {"rolled": made - x0, "shuffled": other - x0, "photo": b["reference"][:, None] - x0}
+
+    def _held(self, size: int, frames: int) -> Batch:
+        return self._told(self._data.cut(np.random.default_rng(11), size, frames, held_out=True))
+
+    def _told(self, cut: Cut) -> Batch:
+        """With every condition, where the model is."""
         none = Dropout(audio=0, style=0, kps=0, reference=0, previous=0)
-        cut = self._data.cut(rng, size, self.config.frames, held_out=True).as_batch()
         device = next(self._model.parameters()).device
-        return {k: v.to(device) for k, v in self.conditions(cut, rng, none).items()}
+        told = self.conditions(cut.as_batch(), np.random.default_rng(11), none)
+        return {k: v.to(device) for k, v in told.items()}
 
     def _made(self, model: nn.Module, b: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x0, before = b["latents"][:, 1:].flatten(0, 1), b["latents"][:, :-1].flatten(0, 1)
-        noise, frames = torch.randn_like(x0), self.config.frames
+        noise, frames = clip_noise(b["latents"][:, 1:]).flatten(0, 1), self.config.frames
         t = torch.full((len(x0),), SCHEDULE.cold, device=x0.device)
-        none, some = torch.full((len(x0),), -1.0, device=x0.device), torch.full((len(x0),), 0.05, device=x0.device)
+        none, some = (torch.full((len(x0),), level, device=x0.device) for level in (-1.0, SERVED_HISTORY))
         cold = model(b, noise, t, torch.zeros_like(x0), none, frames)
         t = torch.full_like(t, SCHEDULE.warm)
         return cold, model(b, losses.noised(before, noise, t), t, before, some, frames), x0, before
@@ -242,9 +235,26 @@ class Sd15Stage:
             return
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            cold, warm, x0, _ = self._made(model, self._held(4))
+            cold, warm, x0, _ = self._made(model, self._held(4, self.config.frames))
         rows = [np.concatenate([self._decode(z[None]) for z in x[:4]], 1) for x in (x0, cold, warm)]
         Image.fromarray(np.concatenate(rows, 0)).save(path)
+
+    def film(self, model: nn.Module, path: Path) -> None:
+        """A held-out clip with its sound: the truth, and beside it what is made of it frame after frame, by DDIM before
+        consistency tuning (the teacher) and in few steps after."""
+        c = self.config
+        if self._decode is None or c.film_frames == 0:
+            return
+        few = c.kind in ("consistency", "rollout")
+        cut, sound = self._data.scene(c.film_frames)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            b = self._told(cut)
+            x0 = b["latents"][:, 1:]
+            made = rolled(self._model, b, clip_noise(x0), steps=None if few else c.film_steps, alone=c.kind == "image")
+        pairs = zip(x0[0], made[0], strict=True)
+        pictures = [np.concatenate([self._decode(z[None]) for z in pair], 1) for pair in pairs]
+        write_film(path, np.stack(pictures), sound)
 
     def export(self, model: nn.Module, out: Path) -> None:
         """By `write(out, model)`."""

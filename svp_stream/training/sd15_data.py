@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from svp_stream.arkit import SPEECH_SLICE
@@ -21,6 +22,7 @@ from svp_stream.errors import MediaError, WeightsError
 from svp_stream.motion.kps import raster_batch
 from svp_stream.packets import Bytes, Float32
 from svp_stream.style.prior import StylePrior
+from svp_stream.synthetic.sidecar import SAMPLES_PER_FRAME
 from svp_stream.training.clips import Clip, read_frames
 
 logger = logging.getLogger(__name__)
@@ -28,12 +30,14 @@ APART: Final = 30
 """Frames between a clip's reference and the frames it serves, where the clip is that long (V-Express [V])."""
 Encode = Callable[[Tensor], Tensor]
 """Pictures [B, 3, H, W] in [-1, 1] to latents [B, 4, h, w]."""
+Hear = Callable[[Float32], Float32]
+"""Sound [N] at 16 kHz to embeddings [2 F, A]."""
 
 
 @dataclass(frozen=True)
 class Sd15Clip:
     """One clip of T frames: `latents` fp16 [T, 4, h, w], `points` [T, 3, 2] in [0, 1], `eyes` [T, 4] lids and gaze,
-    `audio` [2 T, A], `mu`, `log_var` [D]; who it shows and whether it is held out."""
+    `audio` [2 T, A], `mu`, `log_var` [D], `sound` int16 at 16 kHz; who it shows and whether it is held out."""
 
     name: str
     avatar: str
@@ -44,6 +48,7 @@ class Sd15Clip:
     audio: Tensor
     mu: Tensor
     log_var: Tensor
+    sound: NDArray[np.int16]
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -69,17 +74,20 @@ class Cut:
 
 
 def read_clip(
-    clip: Clip, size: int, encode: Encode, hear: Callable[[Float32], Float32], prior: StylePrior
+    clip: Clip, size: int, encode: Encode, hear: Hear, prior: StylePrior, hear_style: Hear | None = None
 ) -> Sd15Clip:
-    """Decode, encode and listen once. Raises MediaError for a clip without picture."""
+    """Decode, encode and listen once; `hear_style` for the prior, where it was trained with other ears.
+
+    Raises MediaError for a clip without picture.
+    """
     rgb, _ = read_frames(clip)
     side = rgb.shape[1]
-    audio = hear(np.pad(clip.audio.astype(np.float32) / np.float32(32767), (0, TAIL)))
-    embeddings = torch.from_numpy(audio[: 2 * len(rgb)].copy())
-    mu, log_var = style_of(clip, embeddings, prior)
+    wave = np.pad(clip.audio.astype(np.float32) / np.float32(32767), (0, TAIL))
+    embeddings, told = (torch.from_numpy(ears(wave)[: 2 * len(rgb)].copy()) for ears in (hear, hear_style or hear))
+    mu, log_var = style_of(clip, told, prior)
     return Sd15Clip(
         clip.id, clip.avatar, clip.split != "train", latents_of(rgb, size, encode),
-        (clip.kps / np.float32(side)).astype(np.float32), clip.pose[:, 5:9], embeddings, mu, log_var,
+        (clip.kps / np.float32(side)).astype(np.float32), clip.pose[:, 5:9], embeddings, mu, log_var, clip.audio,
     )  # fmt: skip
 
 
@@ -101,7 +109,7 @@ def style_of(clip: Clip, embeddings: Tensor, prior: StylePrior) -> tuple[Tensor,
     told = embeddings.float().reshape(-1, 2, embeddings.shape[1]).mean(1)
     if prior.config.audio_in_style and prior.config.audio_dim != told.shape[1]:
         raise WeightsError(f"the style prior reads audio of {prior.config.audio_dim} numbers, this wav2vec2 gives "
-                           f"{told.shape[1]}; train the prior on the same embeddings, or with audio_in_style: false")
+                           f"{told.shape[1]}; name the encoder that the prior was trained with as parts.style_ears")
     expression = torch.from_numpy(clip.expression[:, SPEECH_SLICE])[None]
     mu, log_var = prior.encoder(expression, told[None] if prior.config.audio_in_style else None)
     return mu[0], log_var[0]
@@ -117,12 +125,26 @@ class Sd15Data:
             raise MediaError("no clip to train on: give a corpus with pictures whose split is train")
         self._around, self._scale = around, kps_scale
 
+    def longest(self, *, held_out: bool = False) -> int:
+        """Most frames that a cut can have."""
+        return max(len(c) for c in (self.held_out if held_out else self.train)) - 1
+
     def cut(self, rng: np.random.Generator, size: int, frames: int, *, held_out: bool = False) -> Cut:
         """`size` clips of `frames` frames. Raises MediaError when no clip is that long."""
         long = [c for c in (self.held_out if held_out else self.train) if len(c) > frames]
         if not long:
             raise MediaError(f"no clip is longer than {frames} frames; use a smaller `frames`")
-        rows = [self._row(long[int(rng.integers(len(long)))], frames, rng) for _ in range(size)]
+        return self._joined([self._row(long[int(rng.integers(len(long)))], frames, rng) for _ in range(size)])
+
+    def scene(self, frames: int) -> tuple[Cut, NDArray[np.int16]]:
+        """The beginning of the longest held-out clip, up to `frames` frames, and its sound."""
+        clip = max(self.held_out, key=len)
+        count = min(frames, len(clip) - 1)
+        cut = self._joined([self._row(clip, count, np.random.default_rng(0), start=1)])
+        return cut, clip.sound[SAMPLES_PER_FRAME : (count + 1) * SAMPLES_PER_FRAME]
+
+    @staticmethod
+    def _joined(rows: list[dict[str, Tensor]]) -> Cut:
         joined: dict[str, Tensor] = {}
         for name in Cut.__dataclass_fields__:
             parts = [row[name] for row in rows]
@@ -130,8 +152,10 @@ class Sd15Data:
             joined[name] = torch.stack(parts) if whole else torch.cat(parts)
         return Cut(**joined)
 
-    def _row(self, clip: Sd15Clip, frames: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        start = int(rng.integers(1, len(clip) - frames + 1))
+    def _row(
+        self, clip: Sd15Clip, frames: int, rng: np.random.Generator, start: int | None = None
+    ) -> dict[str, Tensor]:
+        start = int(rng.integers(1, len(clip) - frames + 1)) if start is None else start
         at = np.arange(start, start + frames)
         far = np.flatnonzero(np.abs(np.arange(len(clip)) - start) >= min(APART, len(clip) // 2))
         cells = clip.latents.shape[-1]

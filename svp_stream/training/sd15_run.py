@@ -28,6 +28,7 @@ from svp_stream.diffusion.sd15 import Sd15, Sd15Config
 from svp_stream.diffusion.sd15_audio import AudioProjectionConfig
 from svp_stream.diffusion.sd15_files import fingerprint, load_sd15, load_unet, load_vae, save_adapters
 from svp_stream.diffusion.sd15_folder import AudioCard, AvatarCard, Card, Folder, SamplingCard, write_card
+from svp_stream.diffusion.sd15_lora import LoraConfig, attach, restore_lora, save_lora
 from svp_stream.errors import ConfigError, MediaError
 from svp_stream.packets import Bytes
 from svp_stream.style.preset import StylePreset, save_preset
@@ -35,9 +36,11 @@ from svp_stream.style.prior import StylePrior, load_prior
 from svp_stream.style.projection import KIND as PROJECTION_KIND
 from svp_stream.style.projection import PREFIX, ProjectionConfig, StyleProjection, load_projection
 from svp_stream.training.clips import Clips, read_frames
+from svp_stream.training.crew import crew
 from svp_stream.training.loop import LoopConfig, run_stage
-from svp_stream.training.sd15 import Kind, Sd15Stage, Sd15TrainConfig, Trained
+from svp_stream.training.sd15 import Kind, Sd15Stage, Sd15TrainConfig
 from svp_stream.training.sd15_data import Sd15Clip, Sd15Data, read_clip
+from svp_stream.training.sd15_model import Trained
 from svp_stream.weights_file import save_weights, sha256
 
 logger = logging.getLogger(__name__)
@@ -45,13 +48,16 @@ BEFORE: Final[dict[Kind, Kind | None]] = {
     "image": None, "video": "image", "consistency": "video", "rollout": "consistency",
 }  # fmt: skip
 STAGES: Final = tuple(f"sd15-{kind}" for kind in BEFORE)
+LORA: Final = "lora.safetensors"
+STYLE_EARS: Final = "style_ears.safetensors"
 TUNED: Final = ("attn1", "attn2", "norm1", "norm2")
 """Of the base, by default [R]. V-Express trains all of it at first, then attn2 and norm2 for speech [V]."""
 
 
 class PartsConfig(BaseModel):
     """What the first stage is put together from. `graft` overrides fields of `Sd15Config`, `projection` of its audio
-    projection; `style_prior` null: the run `style-prior` beside."""
+    projection; `style_prior` null: the run `style-prior` beside; `style_ears`, the encoder that the prior was trained
+    with, null: the run `audio` beside, where the prior does not hear wav2vec2 itself."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,6 +66,7 @@ class PartsConfig(BaseModel):
     decoder: str | None = None
     audio: AudioCard = AudioCard()
     style_prior: Path | None = None
+    style_ears: Path | None = None
     style_tokens: int = Field(16, ge=1)
     size: int = Field(512, ge=64, le=1024, multiple_of=64)
     graft: dict[str, Any] = {"tuned": list(TUNED)}
@@ -80,7 +87,8 @@ def default_profile(kind: Kind) -> Sd15Profile:
     steps, lr, ema = {
         "video": (100_000, 1e-5, 0.9999), "consistency": (30_000, 1e-5, 0.999), "rollout": (10_000, 5e-6, 0.999),
     }[kind]  # fmt: skip
-    loop = LoopConfig(steps=steps, batch=2, lr=lr, warmup=500, weight_decay=0.01, ema=ema)
+    decay = 0.01 if kind == "video" else 0.0
+    loop = LoopConfig(steps=steps, batch=2, lr=lr, warmup=500, weight_decay=decay, ema=ema, sheet_every_s=1800)
     return Sd15Profile(kind=kind, loop=loop, frames=8, train=speech if kind == "video" else ())
 
 
@@ -96,7 +104,8 @@ def run_sd15(stage: str, config: Path | None, corpus: Path, out: Path, minutes: 
     if profile.kind != kind:
         raise ConfigError(f"{config}: is a profile of the stage sd15-{profile.kind}, not of {stage}")
     before = BEFORE[profile.kind]
-    begun = _first(profile, out) if before is None else Folder.open(out / f"sd15-{before}")
+    with crew().main_process_first():
+        begun = _first(profile, out) if before is None else Folder.open(out / f"sd15-{before}")
     stage_run, folder = Workshop(begun, profile, corpus), out / stage
     run_stage(stage_run.stage(), profile.loop, folder, minutes=minutes)
     return folder
@@ -110,6 +119,7 @@ class Workshop:
         self.base = folder.place(card.base)
         self.mark = fingerprint(load_unet(self.base))
         self.model = load_sd15(folder.file(card.adapters), self.base)
+        self.lora = _lora(self.model, folder, profile)
         self.projection = load_projection(folder.file(card.projection))
         self.prior_file = folder.file(card.style_prior)
         self.prior: StylePrior = load_prior(self.prior_file)
@@ -118,12 +128,16 @@ class Workshop:
             folder.place(card.audio.model), folder.optional(card.audio.norm), folder.optional(card.audio.readout),
             card.audio.window, card.audio.look_ahead,
         )  # fmt: skip
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = crew().device
         self.vae.to(device)
         if isinstance(self.ears.encoder, RollingEncoder):
             self.ears.encoder.to(device)
+        own = folder.optional(card.style_ears)
+        hear_style = None if own is None else open_ears(str(own), None, None, 1, 0).encode
         self.clips = Clips.open(corpus).where(has_video=True)
-        self.read = [read_clip(c, card.size, self.encode, self.ears.encode, self.prior) for c in self.clips]
+        self.read = [
+            read_clip(c, card.size, self.encode, self.ears.encode, self.prior, hear_style) for c in self.clips
+        ]
 
     def encode(self, picture: Tensor) -> Tensor:
         """[B, 3, H, W] to latents in Stable Diffusion's scale."""
@@ -151,7 +165,9 @@ class Workshop:
         old = self.folder.card
         save_adapters(out / old.adapters, model.sd15, self.mark)
         save_projection(out / old.projection, model.projection)
-        for name in (old.style_prior, old.audio.norm, old.audio.readout):
+        if self.lora is not None:
+            save_lora(out / LORA, model.sd15, self.lora, self.mark)
+        for name in (old.style_prior, old.style_ears, old.audio.norm, old.audio.readout):
             if name is not None and not (out / name).exists():
                 shutil.copyfile(self.folder.file(name), out / name)
         few = self.profile.kind in ("consistency", "rollout")
@@ -159,6 +175,7 @@ class Workshop:
         write_presets(out / "styles", self.read, {c.id: c.style for c in self.clips}, sha256(self.prior_file))
         changed: dict[str, Any] = {
             "base": _absolute(self.base), "audio": audio, "avatars": self.avatars(out),
+            "lora": None if self.lora is None else LORA,
             "vae": old.vae and _absolute(self.folder.place(old.vae)),
             "decoder": old.decoder and _absolute(self.folder.place(old.decoder)),
             "sampling": old.sampling.model_copy(update={"kind": "few" if few else "ddim"}),
@@ -182,6 +199,21 @@ class Workshop:
                 numbers = None
             found[name] = AvatarCard(image=f"avatars/{name}.png", geometry=numbers)
         return found
+
+
+def _lora(model: Sd15, folder: Folder, profile: Sd15Profile) -> LoraConfig | None:
+    """Low-rank layers that the folder has or the profile asks for, attached; None without either."""
+    asked = None if profile.lora is None else LoraConfig(**profile.lora.model_dump())
+    if (path := folder.optional(folder.card.lora)) is not None:
+        found = restore_lora(path, model)
+        if asked not in (None, found):
+            raise ConfigError(f"lora: {folder.path} was trained with {found}, the profile asks for {asked}; make them "
+                              f"equal, or leave `lora` null to train the rest")
+        return found
+    if asked is not None:
+        torch.manual_seed(profile.loop.seed)
+        attach(model, asked)
+    return asked
 
 
 def _first(profile: Sd15Profile, out: Path) -> Folder:
@@ -208,6 +240,10 @@ def _first(profile: Sd15Profile, out: Path) -> Folder:
     save_adapters(path / "adapters.safetensors", model, mark)
     save_projection(path / "style_projection.safetensors", projection)
     shutil.copyfile(prior_file, path / "style_prior.safetensors")
+    style_ears = parts.style_ears or out / "audio" / "audio_encoder.safetensors"
+    own_ears = prior.config.audio_in_style and prior.config.audio_dim != ears.width and style_ears.is_file()
+    if own_ears:
+        shutil.copyfile(style_ears, path / STYLE_EARS)
     named: dict[str, str | None] = {}
     for key in ("norm", "readout"):
         source = getattr(audio, key)
@@ -218,6 +254,7 @@ def _first(profile: Sd15Profile, out: Path) -> Folder:
     # Avatars are found by the stage; until then the card names one that is not there.
     card = Card(
         base=_absolute(parts.base), vae=parts.vae, decoder=parts.decoder, audio=told, size=parts.size,
+        style_ears=STYLE_EARS if own_ears else None,
         sampling=SamplingCard(kind="ddim"), avatars={"nobody": AvatarCard(image="nobody.png")},
     )  # fmt: skip
     write_card(path, card)

@@ -26,6 +26,7 @@ from svp_stream.training.audio import AudioTrainConfig, make_audio_stage
 from svp_stream.training.autoencoder import AutoencoderStage, AutoencoderTrainConfig
 from svp_stream.training.clips import Clips, pack_frames
 from svp_stream.training.consistency import ConsistencyStage, ConsistencyTrainConfig
+from svp_stream.training.crew import crew
 from svp_stream.training.expression import ExpressionTrainConfig, make_expression_stage
 from svp_stream.training.frames import Frames, open_frames
 from svp_stream.training.image import ImageStage, ImageTrainConfig
@@ -76,7 +77,8 @@ def run(stage: str, config: Path | None, corpus: Path, out: Path, minutes: float
     profile = read_profile(stage, config)
     folder = out / stage
     folder.mkdir(parents=True, exist_ok=True)
-    built = _build(stage, profile, corpus, out)
+    with crew().main_process_first():  # what is prepared once is found by the others
+        built = _build(stage, profile, corpus, out)
     loop: LoopConfig = profile.loop
     run_stage(built, loop, folder, minutes=minutes)
     return folder

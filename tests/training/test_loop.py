@@ -60,7 +60,7 @@ class Line:
 
 def config(**changed: Any) -> LoopConfig:
     known: dict[str, Any] = {"steps": 6, "batch": 4, "lr": 1e-2, "warmup": 2, "precision": "fp32", "ema": 0.9,
-                             "log_every_s": 0.0, "sheet_every_s": 600.0}
+                             "log_every_s": 0.0, "sheet_every_s": 600.0, "tensorboard": False}
     return LoopConfig(**{**known, **changed})
 
 

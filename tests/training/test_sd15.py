@@ -1,5 +1,5 @@
-"""The sd15 stages, all four on a tiny random Stable Diffusion over a painted corpus: they learn, and what they write
-serves; a run that was cut off goes on as if it had not been."""
+"""Style prior and the four sd15 stages on a tiny random Stable Diffusion over a painted corpus, by files and folders:
+they learn, and what they write serves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -24,21 +25,27 @@ from svp_stream.pipeline import build
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.sd15 import Sd15Engine
 from svp_stream.style.preset import load_preset
-from svp_stream.style.prior import PriorConfig, StylePrior, save_prior
 from svp_stream.style.projection import ProjectionConfig, StyleProjection
 from svp_stream.synthetic import sidecar
-from svp_stream.synthetic.video import ClipWriter
+from svp_stream.synthetic.video import ClipWriter, read_pictures
 from svp_stream.training import sd15_losses as losses
-from svp_stream.training.loop import Batch, LoopConfig, run_stage
-from svp_stream.training.sd15 import Sd15Stage, Trained
+from svp_stream.training.loop import LoopConfig, run_stage
+from svp_stream.training.sd15_model import Trained
 from svp_stream.training.sd15_run import STAGES, Sd15Profile, Workshop, _first, default_profile, run_sd15
+from svp_stream.training.style_prior import StylePriorStage, StylePriorTrainConfig
 from svp_stream.weights_file import sha256
 from tests.fakes import painted_faces
-from tests.fakes.tiny_sd15 import AUDIO_DIM, CONFIG, tiny_unet, tiny_vae, tiny_wav2vec2
+from tests.fakes.coefficients import tiny_bank
+from tests.fakes.tiny_sd15 import CONFIG, tiny_unet, tiny_vae, tiny_wav2vec2
 from tests.laws.stages import voice
 
 SIZE, FRAMES = 64, 24
-STEPS = {"image": 50, "video": 16, "consistency": 10, "rollout": 6}
+STEPS = {"image": 40, "video": 10, "consistency": 6, "rollout": 4}
+PRIOR = StylePriorTrainConfig.model_validate({
+    "loop": {"steps": 12, "batch": 4, "lr": 3e-3, "warmup": 2, "ema": 0.5, "precision": "fp32", "threads": 1,
+             "log_every_s": 0, "tensorboard": False},
+    "width": 16, "layers": 1, "style_dim": 16, "decoder_layers": 1, "frames": 24, "takes": 3, "manner_styles": 20,
+})  # fmt: skip
 
 
 def write_corpus(folder: Path) -> None:
@@ -65,7 +72,7 @@ def write_corpus(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """corpus/, base/, wav2vec2/ with its statistics, prior, and a profile for each stage."""
+    """corpus/, base/, wav2vec2/ with its statistics, a trained prior with its ears, and a profile for each stage."""
     place = tmp_path_factory.mktemp("sd15-train")
     write_corpus(place / "corpus")
     tiny_unet().save_pretrained(place / "base" / "unet")
@@ -79,8 +86,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wav2vec2.save_pretrained(place / "wav2vec2")
     save_statistics(place / "norm.safetensors", measure_statistics(wav2vec2, [voice(3, 16_000, 1.0)]))
     torch.manual_seed(0)
-    save_prior(place / "prior.safetensors", StylePrior(PriorConfig(
-        audio_dim=AUDIO_DIM, width=16, layers=1, heads=2, style_dim=16, dropout=0.0, decoder_layers=1)))
+    run_stage(StylePriorStage(PRIOR, tiny_bank(place / "audio")), PRIOR.loop, place / "style-prior")
     for kind, steps in STEPS.items():
         (place / f"{kind}.yaml").write_text(yaml.safe_dump(profile(place, kind, steps).model_dump(mode="json")))
     return place
@@ -88,7 +94,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def profile(place: Path, kind: Any, steps: int) -> Sd15Profile:
     told = {
-        "base": str(place / "base"), "style_prior": str(place / "prior.safetensors"), "style_tokens": 4, "size": SIZE,
+        "base": str(place / "base"), "style_prior": str(place / "style-prior" / "style_prior.safetensors"),
+        "style_ears": str(place / "audio" / "audio_encoder.safetensors"), "style_tokens": 4, "size": SIZE,
         "audio": {"model": str(place / "wav2vec2"), "norm": str(place / "norm.safetensors"), "window": 8,
                   "look_ahead": 1},
         "graft": {"kps_channels": [4, 4, 8, 8], "temporal_window": 3, "temporal_heads": 2, "reference": "own",
@@ -98,7 +105,7 @@ def profile(place: Path, kind: Any, steps: int) -> Sd15Profile:
     loop = LoopConfig(steps=steps, batch=4, lr=4e-3, warmup=3, ema=0.9, precision="fp32", log_every_s=0,
                       sheet_every_s=900, checkpoint_every_s=900, final_lr=0.3)
     return Sd15Profile(kind=kind, loop=loop, frames=1 if kind == "image" else 3, checkpointing=kind == "video",
-                       parts=told)
+                       film_frames=8, film_steps=4, parts=told)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -106,6 +113,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_all_stages_learn_and_what_they_write_serves(workplace: Path, tmp_path: Path) -> None:
+    prior = [r["loss"] for r in rows(workplace / "style-prior") if "loss" in r]
+    assert np.mean(prior[-4:]) < np.mean(prior[:4])
     began: dict[str, float] = {}
     for stage in STAGES:
         kind = stage.removeprefix("sd15-")
@@ -119,47 +128,19 @@ def test_all_stages_learn_and_what_they_write_serves(workplace: Path, tmp_path: 
             assert np.mean(losses_seen[-10:]) < 0.8 * np.mean(losses_seen[:5])
             assert told[-1]["cold_error"] < 0.8 * began["cold_error"]
         assert all(np.isfinite(v) for r in told for v in r.values())
-        assert list((folder / "sheets").glob("*.png"))
+        assert list((folder / "sheets").glob("*.png")) and list((folder / "tensorboard").iterdir())
+        (film,) = (folder / "films").glob("*.mp4")
+        assert read_pictures(film, None).shape == (8, SIZE, 2 * SIZE, 3)
         assert Folder.open(folder).card.sampling.kind == ("few" if kind in ("consistency", "rollout") else "ddim")
     assert told[-1]["warm_error"] < 0.7 * began["warm_error"], "warm frames are better for all of it"
+    assert told[-1]["rolled_error"] < 0.85 * began["rolled_error"], "and so are clips"
 
     engine = Sd15Engine.load(tmp_path / "sd15-rollout", "cpu", 1)
-    assert engine.avatars == ("ann",) and engine.prior == sha256(workplace / "prior.safetensors")
+    assert engine.avatars == ("ann",) and engine.prior == sha256(workplace / "style-prior" / "style_prior.safetensors")
     warm = load_preset(tmp_path / "sd15-rollout" / "styles" / "warm.npz", prior=engine.prior)
     face = engine.stream(avatar="ann", style=StyleRequest("warm", warm.mu, warm.log_var), seed=0)
     frames = face.push(AudioChunk(0, voice(9, 16_000, 0.4), 16_000)) + face.flush()
     assert len(frames) == 10 and frames[-1].rgb.shape == (SIZE, SIZE, 3)
-
-
-class _CutOff(Exception):
-    pass
-
-
-def test_a_run_goes_on_exactly(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = _first(profile(workplace, "image", 1), tmp_path)
-    config = profile(workplace, "video", 5)
-    config = config.model_copy(update={"loop": config.loop.model_copy(update={"checkpoint_every_s": 0.0})})
-
-    def run(out: Path) -> dict[str, torch.Tensor]:
-        shop = Workshop(begun, config, workplace / "corpus")
-        stage = shop.stage()
-        run_stage(stage, config.loop, out)
-        return stage.model.state_dict()
-
-    whole = run(tmp_path / "whole")
-    real, calls = Sd15Stage.loss, iter(range(99))
-
-    def failing(self: Sd15Stage, model: torch.nn.Module, batch: Batch, progress: float) -> Any:
-        if next(calls) == 3:
-            raise _CutOff
-        return real(self, model, batch, progress)
-
-    monkeypatch.setattr(Sd15Stage, "loss", failing)
-    with pytest.raises(_CutOff):
-        run(tmp_path / "cut")
-    monkeypatch.setattr(Sd15Stage, "loss", real)
-    resumed = run(tmp_path / "cut")
-    assert whole.keys() == resumed.keys() and all(torch.equal(v, resumed[k]) for k, v in whole.items())
 
 
 def test_checkpoints_leave_out_the_base() -> None:
@@ -167,6 +148,26 @@ def test_checkpoints_leave_out_the_base() -> None:
     kept = model.state_dict()
     assert any(k.startswith("projection.") for k in kept) and any("temporal" in k for k in kept)
     assert not any(".unet." in k or "guider" in k or "reference_net" in k for k in kept)
+
+
+def test_a_film_shows_the_truth_beside_what_is_made(workplace: Path, tmp_path: Path) -> None:
+    """The left half is the held-out clip as the autoencoder gives it back, in sound and picture; the right is not."""
+    config = profile(workplace, "rollout", 1)
+    shop = Workshop(_first(profile(workplace, "image", 1), tmp_path), config, workplace / "corpus")
+    stage = shop.stage()
+    with torch.no_grad():
+        stage.film(stage.model.eval(), tmp_path / "f.mp4")
+    pictures = read_pictures(tmp_path / "f.mp4", None).mean(3)  # colours are at half the size
+    (held,) = (c for c in shop.read if c.held_out)
+    truth = np.stack([shop.decode(z[None].float()) for z in held.latents[1:9]]).mean(3)
+    left, right = (float(np.abs(half - truth).mean()) for half in np.split(pictures, 2, axis=2))
+    assert left < 0.5 * right and left < 5, (left, right)
+    with av.open(str(tmp_path / "f.mp4")) as film:
+        sound = np.concatenate([f.to_ndarray()[0] for f in film.decode(audio=0)])[: 8 * 640]
+    heard = held.sound[640 : 9 * 640].astype(np.float32)
+    lags = np.correlate(heard, sound.astype(np.float32), "full")
+    assert abs(int(lags.argmax()) - (len(sound) - 1)) <= 2048 and np.corrcoef(heard, np.roll(
+        sound, int(lags.argmax()) - (len(sound) - 1)))[0, 1] > 0.6
 
 
 def test_what_is_missing_is_named(workplace: Path, tmp_path: Path) -> None:
@@ -177,6 +178,11 @@ def test_what_is_missing_is_named(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises(WeightsError, match="style_prior.safetensors are missing"):
         run_sd15("sd15-image", tmp_path / "p.yaml", workplace / "corpus", tmp_path)
+    deaf = profile(workplace, "image", 1).model_dump(mode="json")
+    deaf["parts"]["style_ears"] = None
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump(deaf))
+    with pytest.raises(WeightsError, match="reads audio of 16 numbers.*gives 24.*parts.style_ears"):
+        run_sd15("sd15-image", tmp_path / "d.yaml", workplace / "corpus", tmp_path / "deaf")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no training stage 'sd15-x'"):
         run_sd15("sd15-x", None, workplace / "corpus", tmp_path)
