@@ -43,6 +43,8 @@ class PriorConfig:
     dropout: float = 0.1
     decoder_layers: int = 4
     manner_dim: int = 12
+    evidence: bool = False
+    """Whether sigma is told how long the clip is and how far its mean stood from nothing."""
 
     def __post_init__(self) -> None:
         sizes = (self.expression_dim, self.audio_dim, self.width, self.layers, self.heads, self.style_dim)
@@ -95,6 +97,8 @@ class StyleEncoder(nn.Module):
 
     mu has unit variance over its dimensions (a LayerNorm without gain), so that its scale against sigma is one number
     that training cannot run away with. log_var is squashed into [-6, 2] smoothly: a hard clamp has no gradient outside.
+    A mean over T frames has a variance of about 1/T, and a direction one of about 1/length^2: with `evidence` the logs
+    of both are features of log_var, linear there; pooling and LayerNorm hide them.
     """
 
     expression_mean: Tensor
@@ -113,7 +117,7 @@ class StyleEncoder(nn.Module):
         self.pool = AttentionPool(d) if config.pool == "attention" else None
         level = nn.LayerNorm(config.style_dim, elementwise_affine=False)
         self.mu = nn.Sequential(nn.Linear(d, config.style_dim), level)
-        self.spread = nn.Linear(d, config.style_dim)
+        self.spread = nn.Linear(d + 2 * config.evidence, config.style_dim)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep the corpus' mean and standard deviation [K] with the weights; a still coefficient counts as 1."""
@@ -147,7 +151,11 @@ class StyleEncoder(nn.Module):
         weights = mask.to(x) / mask.sum(1, keepdim=True)
         h = torch.einsum("bt,btd->bd", weights, x) if self.pool is None else self.pool(x, mask)
         middle, half = (LOG_VAR_HIGH + LOG_VAR_LOW) / 2, (LOG_VAR_HIGH - LOG_VAR_LOW) / 2
-        return self.mu(h), middle + half * torch.tanh(self.spread(h) / half)
+        raw = self.mu[0](h)
+        if self.config.evidence:
+            told = [mask.sum(1).to(h).log(), raw.detach().std(1).clamp(min=1e-6).log()]
+            h = torch.cat([h, torch.stack(told, 1)], 1)
+        return self.mu[1](raw), middle + half * torch.tanh(self.spread(h) / half)
 
     def _check(self, expression: Tensor, audio: Tensor | None, mask: Tensor | None) -> Tensor:
         c = self.config

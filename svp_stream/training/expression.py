@@ -27,7 +27,7 @@ from svp_stream.diffusion.conditioner import KIND, Condition, Conditioner, Condi
 from svp_stream.packets import Float32
 from svp_stream.style.prior import StyleEncoder, load_prior
 from svp_stream.style.projection import ProjectionConfig, StyleProjection
-from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.synthetic.styles import CAST, NAMED, TRAINING_CAST, SpeakingStyle, intensify, sample
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
 from svp_stream.training.expression_check import check, draw_check
 from svp_stream.training.loop import Batch, LoopConfig
@@ -36,6 +36,8 @@ from svp_stream.weights_file import load_into, read_weights, save_weights, sha25
 
 WEIGHTS: Final = "conditioner.safetensors"
 PLAIN: Final = NAMED["neutral"]
+INTENSITY: Final = (0.5, 1.4)
+"""How far sampled styles are drawn out from the plain one."""
 JAW, CLOSE = SPEECH_INDEX["jawOpen"], SPEECH_INDEX["mouthClose"]
 
 
@@ -55,7 +57,7 @@ class ExpressionTrainConfig(BaseModel):
     tokens: int = Field(default=8, ge=1)
     style_tokens: int = Field(default=4, ge=1)
     frames: int = Field(default=28, ge=4, description="consecutive frames of a clip")
-    styles: int = Field(default=240, ge=len(TRAINING_STYLES), description="styles to sample from, named ones first")
+    styles: int = Field(default=240, ge=len(TRAINING_CAST), description="styles to sample from, named ones first")
     style_clips: int = Field(default=4, ge=2, description="clips that each style is known from")
     style_frames: int = Field(default=72, ge=16)
     named_share: float = Field(default=0.5, ge=0, le=1)
@@ -150,8 +152,9 @@ class ExpressionStage:
         c = self.config
         rng = np.random.default_rng([c.data.seed, 21])
         talking = [t for t in self.bank.train if not t.silent().all()]
-        styles = [NAMED[n] for n in TRAINING_STYLES]
-        styles += [sample(rng) for _ in range(c.styles - len(styles))]
+        styles = [CAST[n] for n in TRAINING_CAST]
+        styles += [intensify(s, float(rng.uniform(*INTENSITY)), s.name)
+                   for s in (sample(rng) for _ in range(c.styles - len(styles)))]
         clips = [[talking[i] for i in rng.integers(len(talking), size=c.style_clips)] for _ in styles]
         return [know(self.encoder, s, takes, c.style_frames, rng) for s, takes in zip(styles, clips, strict=True)]
 
@@ -179,7 +182,7 @@ class ExpressionStage:
         number = int(rng.integers(len(self.bank.train)))
         take = self.bank.train[number]
         named = rng.random() < c.named_share
-        known = self.known[int(rng.integers(len(TRAINING_STYLES) if named else len(self.known)))]
+        known = self.known[int(rng.integers(len(TRAINING_CAST) if named else len(self.known)))]
         start = int(rng.integers(max(take.frames - c.frames, 0) + 1))
         frames = np.minimum(np.arange(start, start + c.frames), take.frames - 1)
         variant = int(rng.random() < c.noisy_share)

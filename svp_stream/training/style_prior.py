@@ -3,8 +3,9 @@
 In: takes of speech, articulated in named and sampled styles. Out: `style_prior.safetensors`, whose SHA-256 is the
 `prior` that presets carry. Every batch says the same few takes in every style, so that words and voices cannot tell
 styles apart; half of the takes are heard noisy. Some clips are short or corrupted: only a larger sigma answers those.
-Loss: InfoNCE over a distance of Gaussians + KL + reconstruction of another clip of the style (METHOD 1.5). At export a
-linear map from mu to the `Manner` of motion is fitted in closed form (ridge regression) and kept in the same file.
+Loss: InfoNCE over a distance of Gaussians + calibration of sigma + KL + reconstruction of another clip of the style. At
+export a linear map from mu to the `Manner` of motion is fitted in closed form (ridge regression) and kept in the same
+file.
 """
 
 from __future__ import annotations
@@ -22,10 +23,24 @@ from svp_stream.arkit import SPEECH
 from svp_stream.motion.manner import MANNER_DIM
 from svp_stream.style.distance import DistanceName
 from svp_stream.style.prior import PriorConfig, StylePrior, draw, save_prior
-from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.synthetic.styles import (
+    CAST,
+    TRAINING_CAST,
+    TRAINING_STYLES,
+    SpeakingStyle,
+    grades,
+    intensify,
+    sample,
+)
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, load_bank
 from svp_stream.training.loop import Batch, LoopConfig
-from svp_stream.training.losses_style import Temperature, contrastive_loss, kl_to_standard, reconstruction_loss
+from svp_stream.training.losses_style import (
+    Temperature,
+    calibration_loss,
+    contrastive_loss,
+    kl_to_standard,
+    reconstruction_loss,
+)
 from svp_stream.training.presets import write_presets
 from svp_stream.training.style_clips import Clip, posterior, spoil, stack, two_cuts
 from svp_stream.training.style_prior_check import check, draw_check
@@ -53,7 +68,11 @@ class StylePriorTrainConfig(BaseModel):
     takes: int = Field(default=8, ge=2, description="different takes in a batch")
     named_share: float = Field(default=0.5, ge=0, le=1)
     distance: DistanceName = "bhatt"
-    kl: tuple[float, float] = (1e-4, 3e-3)
+    resolution: float = Field(default=0.5, ge=0, description="sigma that the contrast blurs every clip with")
+    kl: tuple[float, float] = (1e-4, 5e-4)
+    calibration: float = Field(default=1.0, ge=0, description="weight of the likelihood that keeps sigma honest")
+    intensity: tuple[float, float] = (0.5, 1.4)
+    """How far sampled styles are drawn out from the plain one."""
     reconstruction: float = Field(default=0.7, ge=0)
     short_share: float = Field(default=0.25, ge=0, le=1)
     noisy_share: float = Field(default=0.25, ge=0, le=1)
@@ -77,7 +96,7 @@ class StylePriorStage:
         self.config, self.bank = config, bank
         sizes = PriorConfig(
             expression_dim=len(SPEECH), audio_dim=bank.audio_dim, width=config.width, layers=config.layers,
-            style_dim=config.style_dim, decoder_layers=config.decoder_layers, manner_dim=MANNER_DIM,
+            style_dim=config.style_dim, decoder_layers=config.decoder_layers, manner_dim=MANNER_DIM, evidence=True,
         )
         self._model = PriorModel(sizes)
         self._set_statistics()
@@ -98,10 +117,17 @@ class StylePriorStage:
         return self._model
 
     def styles(self, rng: np.random.Generator, count: int) -> list[SpeakingStyle]:
-        """Different training styles, some named, the others sampled between them."""
+        """Different training styles, some named, two intensities of a family each, the others sampled between them."""
         named = min(round(count * self.config.named_share), len(TRAINING_STYLES))
-        chosen = rng.choice(len(TRAINING_STYLES), named, replace=False)
-        return [NAMED[TRAINING_STYLES[i]] for i in chosen] + [sample(rng) for _ in range(count - named)]
+        chosen: list[str] = []
+        for i in rng.permutation(len(TRAINING_STYLES)):
+            chosen += [str(n) for n in rng.permutation(grades(TRAINING_STYLES[i]))[:2]]
+        return [CAST[n] for n in chosen[:named]] + [self.sampled(rng) for _ in range(count - named)]
+
+    def sampled(self, rng: np.random.Generator) -> SpeakingStyle:
+        """A style between the training ones, at an intensity of its own."""
+        style = sample(rng)
+        return intensify(style, float(rng.uniform(*self.config.intensity)), style.name)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """`size` styles x 4 clips: two takes each out of the batch's few, two clips of each take."""
@@ -125,20 +151,22 @@ class StylePriorStage:
         return Clip(expression, clip.audio, length)
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Contrast + KL + reconstruction of the partner clip, which says other words in the same style."""
+        """Contrast, calibration, KL, reconstruction of the partner clip, which says other words in the same style."""
         assert isinstance(model, PriorModel)
         c, prior, mask = self.config, model.prior, batch["mask"]
         mu, log_var = prior.encoder(batch["expression"], batch["audio"], mask)
-        contrast = contrastive_loss(mu, log_var, batch["labels"], c.distance, model.temperature())
+        labels = batch["labels"]
+        contrast = contrastive_loss(mu, log_var, labels, c.distance, model.temperature(), c.resolution)
+        honest = calibration_loss(mu, log_var, labels)
         kl = kl_to_standard(mu, log_var)
         other = batch["partners"]
         s = draw(mu, log_var, torch.randn_like(mu))
         truth = prior.encoder.standardise(batch["expression"][other])
         rebuilt = reconstruction_loss(prior.decoder(batch["audio"][other], s), truth, mask[other])
         beta = c.kl[0] + (c.kl[1] - c.kl[0]) * min(1.0, 2 * progress)
-        total = contrast + beta * kl + c.reconstruction * rebuilt
+        total = contrast + c.calibration * honest + beta * kl + c.reconstruction * rebuilt
         return total, {
-            "contrast": contrast.item(), "rebuilt": rebuilt.item(), "kl": kl.item(),
+            "contrast": contrast.item(), "rebuilt": rebuilt.item(), "kl": kl.item(), "calibration": honest.item(),
             "sigma": (log_var / 2).exp().mean().item(), "tau": model.temperature().item(),
         }
 
@@ -164,8 +192,8 @@ class StylePriorStage:
         """Ridge regression of mu to Manner over named and sampled styles; returns R^2 on a fifth that is left out."""
         assert isinstance(model, PriorModel)
         rng = np.random.default_rng([self.config.data.seed, 13])
-        styles = [NAMED[n] for n in TRAINING_STYLES] * 3
-        styles += [sample(rng) for _ in range(self.config.manner_styles - len(styles))]
+        styles = [CAST[n] for n in TRAINING_CAST]
+        styles += [self.sampled(rng) for _ in range(self.config.manner_styles - len(styles))]
         talking = [t for t in self.bank.train if not t.silent().all()]
         mu = []
         for i, style in enumerate(styles):
