@@ -213,6 +213,9 @@ TRAINING_STYLES: Final = tuple(name for name in NAMED if name not in HELD_OUT_ST
 _SPREAD: Final = np.std([NAMED[name].vector() for name in TRAINING_STYLES], axis=0).astype(np.float32)
 JITTER: Final = 0.2
 """Noise on a sampled style, in standard deviations between the named ones."""
+DAILY_INTENSITY: Final = 0.1
+DAILY_JITTER: Final = 0.08
+"""How far one manner is off itself from day to day: in intensity, and in standard deviations between the named."""
 
 
 def intensify(style: SpeakingStyle, intensity: float, name: str) -> SpeakingStyle:
@@ -238,6 +241,13 @@ CAST: Final[dict[str, SpeakingStyle]] = NAMED | {
 TRAINING_CAST: Final = tuple(name for family in TRAINING_STYLES for name in grades(family))
 HELD_OUT_CAST: Final = tuple(name for family in HELD_OUT_STYLES for name in grades(family))
 """A family is held out in all its intensities."""
+
+
+def vary(style: SpeakingStyle, rng: np.random.Generator) -> SpeakingStyle:
+    """The same manner on another day: a little more or less of it, and a little off it in every number."""
+    own = intensify(style, float(rng.normal(1.0, DAILY_INTENSITY)), style.name).vector()
+    return SpeakingStyle.from_vector(style.name, own + DAILY_JITTER * _SPREAD * rng.standard_normal(STYLE_DIM)
+                                     .astype(np.float32))
 
 
 def sample(rng: np.random.Generator) -> SpeakingStyle:

@@ -4,8 +4,8 @@ In: takes of speech, articulated in named and sampled styles. Out: `style_prior.
 `prior` that presets carry. Every batch says the same few takes in every style, so that words and voices cannot tell
 styles apart; half of the takes are heard noisy. Some clips are short or corrupted: only a larger sigma answers those.
 Loss: InfoNCE over a distance of Gaussians + calibration of sigma + KL + reconstruction of another clip of the style. At
-export a linear map from mu to the `Manner` of motion is fitted in closed form (ridge regression) and kept in the same
-file.
+export sigma is fitted (`style_sigma`), and a linear map from mu to the `Manner` of motion in closed form (ridge
+regression), kept in the same file.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ from svp_stream.training.losses_style import (
     reconstruction_loss,
 )
 from svp_stream.training.presets import write_presets
+from svp_stream.training.ridge import ridge
 from svp_stream.training.style_clips import Clip, posterior, spoil, stack, two_cuts
 from svp_stream.training.style_prior_check import check, draw_check
+from svp_stream.training.style_sigma import fit_sigma
 
 logger = logging.getLogger(__name__)
 WEIGHTS: Final = "style_prior.safetensors"
@@ -171,9 +173,23 @@ class StylePriorStage:
         }
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """See `style_prior_check.check`."""
+        """See `style_prior_check.check` and `rebuilt`."""
         assert isinstance(model, PriorModel)
-        return check(model.prior.encoder, self.check_takes, self.config.frames, self.config.distance)
+        figures = check(model.prior.encoder, self.check_takes, self.config.frames, self.config.distance)
+        return figures | {"rebuilt": self.rebuilt(model)}
+
+    def rebuilt(self, model: nn.Module) -> float:
+        """Mean absolute error, in deviations, of held-out words rebuilt in cast styles from mu of other words."""
+        assert isinstance(model, PriorModel)
+        prior, rng = model.prior, np.random.default_rng([self.config.data.seed, 16])
+        errors = []
+        for name in TRAINING_CAST[::3]:
+            told, said = (stack([two_cuts(t, CAST[name], self.config.frames, rng)[0] for t in takes])
+                          for takes in (self.check_takes[:4], self.check_takes[4:8]))
+            mu, _ = prior.encoder(told["expression"], told["audio"], told["mask"])
+            truth = prior.encoder.standardise(said["expression"])
+            errors.append(float(reconstruction_loss(prior.decoder(said["audio"], mu), truth, said["mask"])))
+        return float(np.mean(errors))
 
     def sheet(self, model: nn.Module, path: Path) -> None:
         """Held-out words rebuilt in named styles from mu alone."""
@@ -184,9 +200,18 @@ class StylePriorStage:
         """Fit the map to Manner, write `style_prior.safetensors` and, in the folder `styles`, the presets that ship."""
         assert isinstance(model, PriorModel)
         logger.info("manner: held-out R^2 %.3f", self.fit_manner(model))
+        logger.info("sigma: %.3f nats a dimension, %.3f fitted", *self.fit_sigma(model))
         digest = save_prior(out / WEIGHTS, model.prior)
         files = write_presets(out / WEIGHTS, self.bank, out / "styles")
         logger.info("style prior %s, %d presets", digest, len(files))
+
+    def fit_sigma(self, model: nn.Module) -> tuple[float, float]:
+        """See `style_sigma.fit_sigma`: over the cast and as many sampled styles as there are of it."""
+        assert isinstance(model, PriorModel)
+        rng = np.random.default_rng([self.config.data.seed, 15])
+        styles = [CAST[n] for n in TRAINING_CAST] + [self.sampled(rng) for _ in TRAINING_CAST]
+        talking = [t for t in self.bank.train if not t.silent().all()]
+        return fit_sigma(model.prior.encoder, styles, talking, self.config.frames, rng)
 
     def fit_manner(self, model: nn.Module) -> float:
         """Ridge regression of mu to Manner over named and sampled styles; returns R^2 on a fifth that is left out."""
@@ -210,15 +235,6 @@ class StylePriorStage:
             model.prior.manner.weight.copy_(weight)
             model.prior.manner.bias.copy_(bias)
         return float(r2.mean())
-
-
-def ridge(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Closed-form ridge regression x [N, D] to y [N, M]: weight [M, D] and bias [M]; the bias is not penalised."""
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    centred = x - mean_x
-    gram = centred.T @ centred + penalty * torch.eye(x.shape[1], dtype=x.dtype)
-    weight = torch.linalg.solve(gram, centred.T @ (y - mean_y)).T
-    return weight, mean_y - weight @ mean_x
 
 
 def make_style_prior_stage(config: StylePriorTrainConfig, corpus: Path, out: Path) -> StylePriorStage:

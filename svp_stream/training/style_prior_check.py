@@ -76,7 +76,8 @@ def sigma_figures(encoder: StyleEncoder, takes: Sequence[Take], others: Sequence
     styles = [CAST[n] for n in names]
     clear = posterior(encoder, styles, others, whole, 5)
     centres = torch.stack([clear.mu[clear.labels == k].mean(0) for k in range(len(styles))])
-    figures, sigmas, errors = {}, [], []
+    figures: dict[str, float] = {}
+    sigmas, errors = [], []
     for tag, frames, severity in ((*((str(n), n, 0.0) for n in (*SHORT, whole)),
                                    *((f"spoiled_{s:g}", whole, s) for s in SPOILED))):
         found = posterior(encoder, styles, takes, frames, 2, severity)

@@ -15,7 +15,8 @@ from svp_stream.style.prior import load_prior
 from svp_stream.synthetic.styles import HELD_OUT_STYLES, TRAINING_STYLES
 from svp_stream.training.coefficients import CoefficientBank
 from svp_stream.training.loop import run_stage
-from svp_stream.training.style_prior import WEIGHTS, StylePriorStage, StylePriorTrainConfig, ridge
+from svp_stream.training.ridge import ridge
+from svp_stream.training.style_prior import WEIGHTS, StylePriorStage, StylePriorTrainConfig
 from svp_stream.weights_file import sha256
 from tests.fakes.coefficients import tiny_bank
 
