@@ -177,7 +177,7 @@ def style_sample(
 
 @styles.command("ablate")
 def style_ablate(
-    runs: Annotated[Path, typer.Option(help="Folder of all runs: `audio` and `coefficients` are used, `ablation` made.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs; `coefficients` is read, `ablation` made.")],
     steps: Annotated[int, typer.Option(min=4, help="Steps of each training.")] = 300,
     distances: Annotated[str, typer.Option(help="Names with commas between.")] = "bhatt,elk,w2,jeffreys",
     config: Annotated[Path | None, typer.Option(help="Profile; see configs/train/style-prior.yaml.")] = None,
@@ -213,7 +213,7 @@ def style_study(
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the style space: probes, sigma, diversity at equal lip sync, the way between presets. No pictures made."""
+    """Measure the style space: probes, sigma, diversity at equal lip sync, ways between presets. Makes no pictures."""
     from svp_stream.config import MINI_WEIGHTS
     from svp_stream.evaluation.style_study import draw_ways, study, table
 

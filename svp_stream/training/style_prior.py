@@ -79,6 +79,7 @@ class StylePriorTrainConfig(BaseModel):
     short_share: float = Field(default=0.25, ge=0, le=1)
     noisy_share: float = Field(default=0.25, ge=0, le=1)
     ridge: float = Field(default=1.0, gt=0)
+    sigma_styles: int = Field(default=92, ge=4, description="styles that sigma is fitted on, half of them the cast's")
     manner_styles: int = Field(default=400, ge=20, description="styles that the map to Manner is fitted on")
 
 
@@ -206,10 +207,11 @@ class StylePriorStage:
         logger.info("style prior %s, %d presets", digest, len(files))
 
     def fit_sigma(self, model: nn.Module) -> tuple[float, float]:
-        """See `style_sigma.fit_sigma`: over the cast and as many sampled styles as there are of it."""
+        """See `style_sigma.fit_sigma`: over styles of the cast and as many sampled ones."""
         assert isinstance(model, PriorModel)
         rng = np.random.default_rng([self.config.data.seed, 15])
-        styles = [CAST[n] for n in TRAINING_CAST] + [self.sampled(rng) for _ in TRAINING_CAST]
+        cast = rng.permutation(TRAINING_CAST)[: self.config.sigma_styles // 2]
+        styles = [CAST[n] for n in cast] + [self.sampled(rng) for _ in range(self.config.sigma_styles - len(cast))]
         talking = [t for t in self.bank.train if not t.silent().all()]
         return fit_sigma(model.prior.encoder, styles, talking, self.config.frames, rng)
 

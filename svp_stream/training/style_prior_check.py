@@ -72,7 +72,8 @@ def sigma_figures(encoder: StyleEncoder, takes: Sequence[Take], others: Sequence
     `sigma_error_r` is the rank correlation over single clips, `..._shuffled` its control; `sigma_short_to_long`,
     `sigma_spoiled_to_clean` and `sigma_plain_to_strong` (clips of the plain style over strong ones) are ratios.
     """
-    names = [*TRAINING_STYLES, *(n for n in TRAINING_CAST if n.endswith("-strong"))]
+    plain = [*TRAINING_STYLES[::2]]
+    names = [*plain, *(f"{n}-strong" for n in plain if n != PLAIN)]
     styles = [CAST[n] for n in names]
     clear = posterior(encoder, styles, others, whole, 5)
     centres = torch.stack([clear.mu[clear.labels == k].mean(0) for k in range(len(styles))])
@@ -87,9 +88,8 @@ def sigma_figures(encoder: StyleEncoder, takes: Sequence[Take], others: Sequence
         sigmas.append(sigma)
         errors.append(error)
         if tag == str(whole):
-            strong = found.labels >= len(TRAINING_STYLES)
-            plain = found.labels == names.index(PLAIN)
-            figures["sigma_plain_to_strong"] = _rms(sigma[plain]) / _rms(sigma[strong])
+            strong, mild = found.labels >= len(plain), found.labels == names.index(PLAIN)
+            figures["sigma_plain_to_strong"] = _rms(sigma[mild]) / _rms(sigma[strong])
     every, wrong = torch.cat(sigmas).numpy(), torch.cat(errors).numpy()
     figures["sigma_short_to_long"] = figures[f"sigma_{SHORT[0]}"] / figures[f"sigma_{whole}"]
     figures["sigma_spoiled_to_clean"] = figures[f"sigma_spoiled_{SPOILED[-1]:g}"] / figures[f"sigma_{whole}"]

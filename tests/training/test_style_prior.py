@@ -23,6 +23,7 @@ from tests.fakes.coefficients import tiny_bank
 CONFIG = StylePriorTrainConfig.model_validate({
     "loop": {"steps": 40, "batch": 6, "lr": 3e-3, "warmup": 4, "ema": 0.9, "precision": "fp32", "threads": 1},
     "width": 16, "layers": 1, "style_dim": 16, "decoder_layers": 1, "frames": 24, "takes": 3, "manner_styles": 60,
+    "sigma_styles": 16,
 })
 
 
