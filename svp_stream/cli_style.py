@@ -201,7 +201,7 @@ def style_ablate(
     settings = read_profile("style-prior", config)
     bank = load_bank(settings.data, (weights or MINI_WEIGHTS) / ENCODER, runs / "coefficients")
     rows = ablate(bank, settings, [d for d in get_args(DistanceName) if d in names], steps, runs / "ablation")
-    typer.echo(json.dumps(rows, indent=2) if as_json else table(rows))
+    typer.echo(json.dumps(rows, indent=2) if as_json else table(rows, settings.frames))
 
 
 @styles.command("study")

@@ -14,16 +14,17 @@ from typing import Final
 import torch
 
 from svp_stream.style.distance import DistanceName
+from svp_stream.style.prior import load_prior
 from svp_stream.training.checkpoint import read_checkpoint
 from svp_stream.training.coefficients import CoefficientBank
 from svp_stream.training.loop import run_stage
-from svp_stream.training.style_prior import PriorModel, StylePriorStage, StylePriorTrainConfig
-from svp_stream.training.style_prior_check import check
+from svp_stream.training.style_prior import WEIGHTS, PriorModel, StylePriorStage, StylePriorTrainConfig
 
 PLAIN: Final = "uncalibrated"
 COLUMNS: Final = (
-    "r1", "r1_held_out_styles", "centroid", "r1_crowd_12", "r1_crowd_72", "sigma_3", "sigma_72", "error_72",
-    "sigma_short_to_long", "sigma_spoiled_to_clean", "sigma_plain_to_strong", "sigma_error_r", "rebuilt",
+    "r1", "r1_held_out_styles", "centroid", "centroid_held_out_styles", "r1_crowd_12", "r1_crowd_{whole}", "sigma_3",
+    "error_3", "sigma_{whole}", "error_{whole}", "sigma_short_to_long", "sigma_spoiled_to_clean",
+    "sigma_plain_to_strong", "sigma_error_r", "rebuilt",
 )
 CONTROLS: Final = ("r1_shuffled", "centroid_shuffled", "chance", "sigma_error_r_shuffled")
 
@@ -34,34 +35,33 @@ def ablate(
     """Train `steps` steps under each distance into `out/<name>`; name of the row to its figures."""
     loop = profile.loop.model_copy(update={"steps": steps, "warmup": min(profile.loop.warmup, steps // 4),
                                            "ema": min(profile.loop.ema, 0.98), "sheet_every_s": 1e9})
+    short = profile.model_copy(update={"loop": loop, "preset_clips": 1})
     rows: dict[str, dict[str, float]] = {}
     for name, distance in (*((str(d), d) for d in distances), (f"{distances[0]}, {PLAIN}", distances[0])):
-        fitted = PLAIN not in name
-        change = {"loop": loop, "distance": distance} | ({} if fitted else {"calibration": 0.0, "resolution": 0.0})
-        stage, folder = StylePriorStage(profile.model_copy(update=change), bank), out / name.replace(", ", "-")
+        change = {"calibration": 0.0, "resolution": 0.0} if PLAIN in name else {}
+        stage = StylePriorStage(short.model_copy(update={"distance": distance} | change), bank)
+        folder = out / name.replace(", ", "-")
         run_stage(stage, loop, folder)
-        rows[name] = _figures(stage, fitted, folder)
+        rows[name] = _figures(stage, folder, fitted=PLAIN not in name)
     return rows
 
 
-def _figures(stage: StylePriorStage, fitted: bool, folder: Path) -> dict[str, float]:
-    """Of the averaged weights in `folder`, with sigma as trained or as fitted, and their error of reconstruction."""
+@torch.no_grad()
+def _figures(stage: StylePriorStage, folder: Path, *, fitted: bool) -> dict[str, float]:
+    """Of the averaged weights in `folder`, with sigma as exported, or as it was before its fit."""
     model = stage.model
     assert isinstance(model, PriorModel)
     model.load_state_dict(read_checkpoint(folder / "checkpoint.pt").average)
-    model.eval()
     if fitted:
-        stage.fit_sigma(model)
-    with torch.no_grad():
-        figures = check(model.prior.encoder, stage.check_takes, stage.config.frames, stage.config.distance)
-        return figures | {"rebuilt": stage.rebuilt(model)}
+        model.prior = load_prior(folder / WEIGHTS)
+    return stage.validate(model.eval())
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown, a column for each run; controls below."""
+def table(rows: dict[str, dict[str, float]], whole: int) -> str:
+    """Markdown, a column for each run; controls below. `whole` is the length of a clip in frames."""
     names = list(rows)
     lines = ["| figure | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for key in (*COLUMNS, *CONTROLS):
+    for key in (*(c.format(whole=whole) for c in COLUMNS), *CONTROLS):
         label = f"*control:* {key}" if key in CONTROLS else key
-        lines.append(f"| {label} | " + " | ".join(f"{rows[n].get(key, float('nan')):.3f}" for n in names) + " |")
+        lines.append(f"| {label} | " + " | ".join(f"{rows[n][key]:.3f}" for n in names) + " |")
     return "\n".join(lines)

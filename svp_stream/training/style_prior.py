@@ -79,6 +79,7 @@ class StylePriorTrainConfig(BaseModel):
     short_share: float = Field(default=0.25, ge=0, le=1)
     noisy_share: float = Field(default=0.25, ge=0, le=1)
     ridge: float = Field(default=1.0, gt=0)
+    preset_clips: int = Field(default=24, ge=1, description="clips that each preset is pooled from")
     sigma_styles: int = Field(default=92, ge=4, description="styles that sigma is fitted on, half of them the cast's")
     manner_styles: int = Field(default=400, ge=20, description="styles that the map to Manner is fitted on")
 
@@ -179,6 +180,7 @@ class StylePriorStage:
         figures = check(model.prior.encoder, self.check_takes, self.config.frames, self.config.distance)
         return figures | {"rebuilt": self.rebuilt(model)}
 
+    @torch.no_grad()
     def rebuilt(self, model: nn.Module) -> float:
         """Mean absolute error, in deviations, of held-out words rebuilt in cast styles from mu of other words."""
         assert isinstance(model, PriorModel)
@@ -203,7 +205,7 @@ class StylePriorStage:
         logger.info("manner: held-out R^2 %.3f", self.fit_manner(model))
         logger.info("sigma: %.3f nats a dimension, %.3f fitted", *self.fit_sigma(model))
         digest = save_prior(out / WEIGHTS, model.prior)
-        files = write_presets(out / WEIGHTS, self.bank, out / "styles")
+        files = write_presets(out / WEIGHTS, self.bank, out / "styles", clips=self.config.preset_clips)
         logger.info("style prior %s, %d presets", digest, len(files))
 
     def fit_sigma(self, model: nn.Module) -> tuple[float, float]:

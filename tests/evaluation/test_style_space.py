@@ -25,7 +25,7 @@ def test_a_probe_names_what_lies_apart_and_guesses_else() -> None:
 
 def test_a_probe_is_asked_about_other_groups_than_it_was_fitted_on() -> None:
     """What only marks the group, and not the class, must not help."""
-    labels, groups = torch.arange(240) % 6, torch.arange(240) % 40
+    labels, groups = torch.arange(240) % 6, torch.arange(240) // 6
     marks = torch.nn.functional.one_hot(groups, 40).float()
     paired = (groups * 7) % 6
     assert probe(marks, paired, groups) < 0.4
