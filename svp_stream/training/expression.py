@@ -75,7 +75,7 @@ class ExpressionTrainConfig(BaseModel):
     start: Path | None = Field(default=None, description="conditioner.safetensors to go on from; none: from scratch")
     start_encoder: Path | None = Field(default=None, description="audio encoder that `start` hears; none: the same")
     start_prior: Path | None = Field(default=None, description="style prior that `start` speaks for; none: the same")
-    keep: float = Field(default=1.0, ge=0, description="how firmly to hold the free tokens of `start`")
+    keep: float = Field(default=1.0, ge=0, description="how firmly to hold the free tokens of `start`, and of style")
 
 
 class ExpressionModel(nn.Module):
@@ -249,6 +249,7 @@ class ExpressionStage:
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See the card."""
+        assert isinstance(model, ExpressionModel)
         c, truth = self.config, batch["target"]
         given = [batch[name] for name in ("audio", "heard", "s", "styled", "strength")]
         tokens, guess = model(*given)
@@ -265,7 +266,10 @@ class ExpressionStage:
         if self.before is not None and c.keep:
             with torch.no_grad():
                 known = self.before(batch["audio_before"], given[1], batch["s_before"], *given[3:]).tokens
+                look = self.before.projection(batch["s_before"])
+            # The denoiser reads both: the tokens of sound, and those of style.
             drift = (tokens[:, 1:] - known[:, 1:]).square().mean()
+            drift = drift + (model.projection(batch["s"]) - look).square().mean()
             total, logs = total + c.keep * drift, logs | {"drift": drift.item()}
         return total, logs
 
