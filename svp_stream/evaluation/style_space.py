@@ -72,7 +72,8 @@ def probe(features: Tensor, labels: Tensor, groups: Tensor, *, shuffle: int | No
 
 def style_and_voice(space: Space) -> dict[str, float]:
     """Style and voice named off mu, over takes that the probe was not fitted on, with controls: labels shuffled, and
-    the voice named off what the encoder hears."""
+    the voice named off what the encoder hears. A speaker at another pitch is the same voice, and so are all of
+    espeak-ng's."""
     by_voice: dict[str, list[Take]] = {}
     for take in space.bank.train:
         if not take.silent().all():
