@@ -14,26 +14,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from svp_stream import cli_research
+from svp_stream import cli_research, cli_style
 from svp_stream.errors import SvpError
-
-if TYPE_CHECKING:
-    from svp_stream.config import Config
-    from svp_stream.pipeline.build import Shelf
-    from svp_stream.pipeline.engine import Engine, StyleRequest
 
 EXIT_WRONG = 2
 STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this machine.")
-styles = typer.Typer(no_args_is_help=True, help="Look at style presets.")
 app.add_typer(bench, name="bench")
-app.add_typer(styles, name="style")
+app.add_typer(cli_style.styles, name="style")
 cli_research.register(app, bench)
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
@@ -138,8 +132,8 @@ def render(
     """Make a film of the avatar saying a recording, through the very same session as live speech."""
     from svp_stream.pipeline import build, offline
 
-    config, made, shelf = _street(profile, engine, model)
-    request = _style(config, shelf, style, strength, temperature)
+    config, made, shelf = cli_style.street(profile, engine, model)
+    request = cli_style.asked_style(config, shelf, style, strength, temperature)
     who = build.first_avatar(config, made) if avatar is None else avatar
     with _bar(speech.name) as progress:
         film = offline.render(
@@ -209,11 +203,11 @@ def bench_street(
     """Milliseconds for each stage and frames a second: one session at full speed."""
     from svp_stream.pipeline import bench, build
 
-    config, made, shelf = _street(profile, engine)
+    config, made, shelf = cli_style.street(profile, engine)
     figures = bench.run_street(
         made,
         build.build_vad(config),
-        _style(config, shelf, style, None, None),
+        cli_style.asked_style(config, shelf, style, None, None),
         build.first_avatar(config, made) if avatar is None else avatar,
         bench.syllables(seconds) if speech is None else bench.read_speech(speech, seconds),
         rule=build.build_rule(config),
@@ -254,89 +248,6 @@ def doctor(context: typer.Context) -> None:
     # the server is a shell around this package, which therefore starts it like any other program
     ended = subprocess.run([sys.executable, "-m", "server.doctor", *context.args], check=False)
     raise typer.Exit(ended.returncode)
-
-
-@styles.command("list")
-def style_list(engine: EngineOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """The presets there are, with what they say of themselves."""
-    _, _, shelf = _street(profile, engine)
-    presets = [shelf.get(name) for name in shelf.names()]
-    if as_json:
-        typer.echo(json.dumps([{"name": p.name, "description": p.description} for p in presets], indent=2))
-        return
-    width = max((len(p.name) for p in presets), default=0)
-    typer.echo("\n".join(f"{p.name:<{width}}  {p.description}" for p in presets) or "no presets")
-
-
-@styles.command("show")
-def style_show(
-    name: Annotated[str, typer.Argument(help="A name, or the path of an .npz file.")],
-    engine: EngineOption = None,
-    profile: ProfileOption = None,
-) -> None:
-    """One preset as JSON."""
-    import numpy as np
-
-    _, _, shelf = _street(profile, engine)
-    p = shelf.get(name)
-    told = {
-        "name": p.name, "description": p.description, "prior": p.prior, "dimensions": len(p.mu),
-        "temperature": p.temperature, "strength": p.strength, "thumbnail": p.thumbnail is not None,
-        "mu_norm": round(float(np.linalg.norm(p.mu)), 4),
-        "sigma_mean": round(float(np.exp(0.5 * p.log_var).mean()), 4), "extra": sorted(p.extra),
-    }  # fmt: skip
-    typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
-
-
-@styles.command("sheet")
-def style_sheet(
-    speech: Annotated[Path, typer.Argument(help="Any file with sound that FFmpeg reads.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="A .png: styles by moments; a .webp: a moving picture.")],
-    names: Annotated[str, typer.Option("--styles", help="Names or paths, with commas between.")] = "warm,cheerful",
-    columns: Annotated[int, typer.Option(min=1, help="Moments in a contact sheet.")] = 8,
-    engine: EngineOption = None,
-    profile: ProfileOption = None,
-) -> None:
-    """The same speech in several styles, as one picture."""
-    from svp_stream.pipeline import build, sheet
-
-    config, made, shelf = _street(profile, engine)
-    chosen = [_style(config, shelf, name.strip(), None, None) for name in names.split(",")]
-    sound = sheet.read_speech(speech)
-    vad, rule = build.build_vad(config), build.build_rule(config)
-    if out.suffix == ".webp":
-        sheet.write_moving(out, made, chosen, sound, vad=vad, rule=rule)
-    else:
-        sheet.write_sheet(out, made, chosen, sound, columns=columns, vad=vad, rule=rule)
-
-
-def _street(profile: Path | None, engine: str | None, model: Path | None = None) -> tuple[Config, Engine, Shelf]:
-    from svp_stream.config import load_config
-    from svp_stream.pipeline import build
-
-    config = load_config(profile)
-    if model is not None:
-        engine = engine or "sd15"
-        config = config.model_copy(update={"model": config.model.model_copy(update={"folder": model})})
-    build.set_threads(config, engine)
-    made = build.build_engine(config, engine)
-    if (cost := getattr(made, "cost", None)) is not None:
-        typer.echo(cost.text(), err=True)
-    return config, made, build.build_shelf(config, made, allow_paths=True)
-
-
-def _style(
-    config: Config, shelf: Shelf, name: str | None, strength: float | None, temperature: float | None
-) -> StyleRequest:
-    from svp_stream.pipeline import build
-
-    own = config.style
-    return build.style_request(
-        shelf,
-        own.default if name is None else name,
-        own.strength if strength is None else strength,
-        own.temperature if temperature is None else temperature,
-    )
 
 
 @contextmanager

@@ -99,6 +99,27 @@ def mix(styles: Sequence[Gaussian], weights: Sequence[float]) -> tuple[Float32, 
     return mu.astype(np.float32), (2 * np.log(sigma)).astype(np.float32)
 
 
+class Named(Gaussian, Protocol):
+    """A Gaussian that is called something."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def random_blend(styles: Sequence[Named], rng: np.random.Generator) -> tuple[Float32, Float32, str]:
+    """A blend of two or three of them at random weights: mu, log_var [D], and what it is made of.
+
+    Raises PresetError for fewer than two.
+    """
+    if len(styles) < 2:
+        raise PresetError(f"a random blend needs two styles or more, got {len(styles)}")
+    count = min(int(rng.integers(2, 4)), len(styles))
+    chosen = [styles[i] for i in rng.choice(len(styles), count, replace=False)]
+    weights = rng.dirichlet(np.ones(count)).tolist()
+    mu, log_var = mix(chosen, weights)
+    return mu, log_var, ", ".join(f"{w:.2f} {s.name}" for s, w in zip(chosen, weights, strict=True))
+
+
 def sample(mu: Float32, log_var: Float32, temperature: float, eps: Float32) -> Float32:
     """s = mu + t * sigma * eps, float32 [D]; `eps` [D] is standard normal and passed in, so that a seed repeats it."""
     if not mu.shape == log_var.shape == eps.shape:

@@ -43,6 +43,8 @@ class PriorConfig:
     dropout: float = 0.1
     decoder_layers: int = 4
     manner_dim: int = 12
+    evidence: bool = False
+    """Whether sigma is told how long the clip is and how far its mean stood from nothing."""
 
     def __post_init__(self) -> None:
         sizes = (self.expression_dim, self.audio_dim, self.width, self.layers, self.heads, self.style_dim)
@@ -95,6 +97,8 @@ class StyleEncoder(nn.Module):
 
     mu has unit variance over its dimensions (a LayerNorm without gain), so that its scale against sigma is one number
     that training cannot run away with. log_var is squashed into [-6, 2] smoothly: a hard clamp has no gradient outside.
+    A mean over T frames has a variance of about 1/T, and a direction one of about 1/length^2: with `evidence` the logs
+    of both are features of log_var, linear there; pooling and LayerNorm hide them.
     """
 
     expression_mean: Tensor
@@ -113,7 +117,7 @@ class StyleEncoder(nn.Module):
         self.pool = AttentionPool(d) if config.pool == "attention" else None
         level = nn.LayerNorm(config.style_dim, elementwise_affine=False)
         self.mu = nn.Sequential(nn.Linear(d, config.style_dim), level)
-        self.spread = nn.Linear(d, config.style_dim)
+        self.spread = nn.Linear(d + 2 * config.evidence, config.style_dim)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep the corpus' mean and standard deviation [K] with the weights; a still coefficient counts as 1."""
@@ -134,6 +138,17 @@ class StyleEncoder(nn.Module):
 
         Raises ValueError when a shape is wrong, audio is wanted and missing, or a clip has no frame.
         """
+        raw, told = self.summary(expression, audio, mask)
+        return self.mu[1](raw), self.log_var(told)
+
+    def log_var(self, told: Tensor) -> Tensor:
+        """What `summary` tells of a clip to log sigma^2 [B, D]."""
+        middle, half = (LOG_VAR_HIGH + LOG_VAR_LOW) / 2, (LOG_VAR_HIGH - LOG_VAR_LOW) / 2
+        return middle + half * torch.tanh(self.spread(told) / half)
+
+    def summary(self, expression: Tensor, audio: Tensor | None = None, mask: Tensor | None = None
+                ) -> tuple[Tensor, Tensor]:
+        """The mean before its LayerNorm [B, D], and what sigma is read off [B, d or d + 2]; arguments as `forward`."""
         mask = self._check(expression, audio, mask)
         x = self.expression(self.standardise(expression))
         if self.audio is not None:
@@ -146,8 +161,11 @@ class StyleEncoder(nn.Module):
         x = self.norm(x)
         weights = mask.to(x) / mask.sum(1, keepdim=True)
         h = torch.einsum("bt,btd->bd", weights, x) if self.pool is None else self.pool(x, mask)
-        middle, half = (LOG_VAR_HIGH + LOG_VAR_LOW) / 2, (LOG_VAR_HIGH - LOG_VAR_LOW) / 2
-        return self.mu(h), middle + half * torch.tanh(self.spread(h) / half)
+        raw: Tensor = self.mu[0](h)
+        if not self.config.evidence:
+            return raw, h
+        length, reach = mask.sum(1).to(h).log(), raw.detach().std(1).clamp(min=1e-6).log()
+        return raw, torch.cat([h, torch.stack([length, reach], 1)], 1)
 
     def _check(self, expression: Tensor, audio: Tensor | None, mask: Tensor | None) -> Tensor:
         c = self.config
@@ -205,6 +223,14 @@ class StylePrior(nn.Module):
 def draw(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
     """s = mu + sigma * eps, the reparameterised sample [B, D] that gradients flow through; `eps` is standard normal."""
     return mu + (log_var / 2).exp() * eps
+
+
+def pool(mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+    """Gaussians of several clips of one style, [N, D] each, to one (mu, log_var) [D]: the mean, and by the law of total
+    variance the mean of sigma^2 plus the variance of mu between clips (0 for one clip). A sample is as wide as clips of
+    the style are."""
+    between = mu.var(0, correction=int(len(mu) > 1))
+    return mu.mean(0), (between + log_var.exp().mean(0)).log()
 
 
 def save_prior(path: Path, prior: StylePrior) -> str:

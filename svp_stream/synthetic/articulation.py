@@ -4,7 +4,7 @@ In: `Utterance`, `SpeakingStyle`. Out: float32 [T, 42] in the order of `arkit.SP
 (n + 0.5) / 25 s. Coarticulation is by dominance functions (Cohen & Massaro 1993): every sound pulls each group of
 controls towards its wish with a strength that decays exponentially around it, and the face is the weighted mean. On top
 stand hard constraints that no speed of speech may break: lips meet on m, b, p; the lower lip touches the teeth on f, v.
-Left and right are the person's own.
+Lips part for a breath, and brows flash on a word that is singled out. Left and right are the person's own.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ CLOSURE_RAMP_S: Final = 0.055
 """Time that lips need to meet or part at crispness 1."""
 TEETH_SHOW: Final = 0.28
 """Raising of the upper lip that uncovers the teeth on f and v, in every style."""
+BREATH: Final = {"jaw": 0.09, "low": 0.07, "up": 0.04}
+"""How far the mouth opens for a breath."""
+FLASH_LEAD_S: Final = 0.04
+"""The brows are up this much before the middle of the accented vowel."""
+FLASH_RISE_S: Final = 0.12
+FLASH_FALL_S: Final = 0.30
 _REST_PULL: Final = 1e-12
 
 _Floats = NDArray[np.floating[Any]]
@@ -61,6 +67,7 @@ class _Course:
     stress: _Floats
     mood: _Floats
     brows: _Floats
+    flash: _Floats
 
 
 def articulate(utterance: Utterance, style: SpeakingStyle, n_frames: int, rng: np.random.Generator) -> Float32:
@@ -75,14 +82,17 @@ def articulate(utterance: Utterance, style: SpeakingStyle, n_frames: int, rng: n
     controls, speaking = _coarticulate(utterance.phonemes, times, style)
     widen = (1 + style.stress_gain * (stress - 0.4)) * rng.normal(1.0, 0.03)
     gains = _gains(style)
+    breath = _breath(utterance, times)
     course = _Course(
-        controls={c: controls[:, i] * gains[i] * (1 if c == "tongue" else widen) for i, c in enumerate(CONTROLS)},
+        controls={c: controls[:, i] * gains[i] * (1 if c == "tongue" else widen) + BREATH.get(c, 0.0) * breath
+                  for i, c in enumerate(CONTROLS)},
         shut=_closure(utterance.phonemes, times, style, {s for s, m in MOUTHS.items() if m.lips_shut}),
         teeth=_closure(utterance.phonemes, times, style, {s for s, m in MOUTHS.items() if m.lip_to_teeth}),
         speaking=speaking,
         stress=stress.astype(np.float64),
         mood=1 + 0.30 * style.liveliness * _wander(times, rng),
         brows=1 + 0.45 * style.liveliness * _wander(times, rng),
+        flash=_flash(utterance, times),
     )
     face = {**_mouth(course, style), **_upper(course, style)}
     out = np.zeros((n_frames, len(SPEECH)), dtype=np.float32)
@@ -166,6 +176,24 @@ def _wander(times: _Floats, rng: np.random.Generator) -> _Floats:
     return np.asarray(np.sin(2 * np.pi * times[:, None] * rates + phases).mean(axis=1) * 1.4)
 
 
+def _breath(utterance: Utterance, times: _Floats) -> _Floats:
+    """Track [T] in [0, 1]: the mouth opens with the breath and closes after it."""
+    track = np.zeros(len(times))
+    for start, end in utterance.breaths:
+        track = np.maximum(track, np.sin(np.pi * np.clip((times - start) / (end - start), 0.0, 1.0)) ** 2)
+    return track
+
+
+def _flash(utterance: Utterance, times: _Floats) -> _Floats:
+    """Track [T] in [0, 1]: up fast before every accent, down more slowly after it."""
+    track = np.zeros(len(times))
+    for accent in utterance.accents:
+        away = times - (accent - FLASH_LEAD_S)
+        share = np.where(away < 0, -away / FLASH_RISE_S, away / FLASH_FALL_S)
+        track = np.maximum(track, 0.5 + 0.5 * np.cos(np.pi * np.clip(share, 0.0, 1.0)))
+    return track
+
+
 def _sides(style: SpeakingStyle, share: float) -> tuple[float, float]:
     """Gains of left and right for movements that follow the asymmetry by `share`."""
     lean = style.asymmetry * share
@@ -215,6 +243,8 @@ def _upper(course: _Course, style: SpeakingStyle) -> dict[str, _Floats]:
     for _ in range(3):
         accent = _smooth(accent)
     raised, knit = max(style.brow_accent, 0.0) * accent, max(-style.brow_accent, 0.0) * accent
+    flash = (0.25 + 0.5 * style.liveliness) * course.flash
+    raised, knit = (raised + flash, knit) if style.brow_accent >= 0 else (raised, knit + flash)
     tilt_left, tilt_right = max(style.brow_tilt, 0.0), max(-style.brow_tilt, 0.0)
     full_left, full_right = _sides(style, 1.0)
     outer, down = style.brow_outer * course.brows + raised, style.brow_down * course.brows + knit

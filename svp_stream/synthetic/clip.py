@@ -24,14 +24,15 @@ from svp_stream.clock import FRAME_TICKS, MODEL_RATE_HZ
 from svp_stream.motion.generator import MotionDrive, MotionStream
 from svp_stream.motion.kps import pose_vector
 from svp_stream.packets import Float32, Pose
-from svp_stream.synthetic import sidecar
+from svp_stream.synthetic import life, sidecar
 from svp_stream.synthetic.articulation import articulate, stress_track
+from svp_stream.synthetic.camera import Framing
 from svp_stream.synthetic.phonemes import Phoneme
 from svp_stream.synthetic.render import Picture, Renderer
 from svp_stream.synthetic.rig import LOOK_DEGREES, Rig
 from svp_stream.synthetic.sidecar import SAMPLES_PER_FRAME
-from svp_stream.synthetic.speech import VOICES, Utterance, synthesise
-from svp_stream.synthetic.styles import NAMED, SpeakingStyle, sample
+from svp_stream.synthetic.speech import ABROAD, VOICES, Utterance, synthesise
+from svp_stream.synthetic.styles import CAST, SpeakingStyle, sample
 from svp_stream.synthetic.video import ClipWriter, matte_path
 
 SAMPLED: Final = "sampled"
@@ -41,7 +42,8 @@ HANGOVER_FRAMES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class ClipPlan:
-    """What a clip will be. `style` is a named style or 'sampled' (drawn from `seed`); `avatar` None: speech only."""
+    """What a clip will be. `style` is one of `CAST` or 'sampled' (drawn from `seed`); `avatar` None: speech only; no
+    sentences: somebody who listens."""
 
     id: str
     sentences: tuple[str, ...]
@@ -54,10 +56,10 @@ class ClipPlan:
 
 @dataclass(frozen=True, slots=True)
 class ClipLook:
-    """How clips are made, apart from what is said: picture, silences in seconds, gain in dB.
+    """How clips are made, apart from what is said: picture, silences in seconds, gain in dB, and what `life` adds.
 
     `shift`: draw the sway and breath of the pose. The street shifts the finished picture instead, which is exact and
-    need not be learned, so pictures for training stand still unless asked.
+    need not be learned, so pictures for training stand still unless asked. `framing_jitter` is constant in a clip.
     """
 
     size: int = 256
@@ -70,6 +72,12 @@ class ClipLook:
     gain_db: tuple[float, float] = (-14.0, 2.0)
     voice_jitter: bool = True
     shift: bool = False
+    breath_chance: float = 0.5
+    emphasis_chance: float = 0.6
+    turn_chance: float = 0.06
+    turn_deg: float = 20.0
+    framing_jitter: float = 0.01
+    listen_s: tuple[float, float] = (3.0, 6.0)
 
 
 class ClipMaker:
@@ -93,14 +101,17 @@ class ClipMaker:
 
         Raises MediaError when a synthesiser, the renderer or an encoder fails, or a head is missing.
         """
-        style = sample(np.random.default_rng([plan.seed, 1])) if plan.style == SAMPLED else NAMED[plan.style]
+        style = sample(np.random.default_rng([plan.seed, 1])) if plan.style == SAMPLED else CAST[plan.style]
         rng = np.random.default_rng([plan.seed, 2])
         utterance = speak(plan, self._look, rng)
         frames = -(-len(utterance.samples) // SAMPLES_PER_FRAME)
         stress = stress_track(utterance, frames)
-        poses = move(style, utterance, stress, plan.seed)
-        if plan.avatar is not None and not self._look.shift:
-            poses = [replace(pose, dx=0.0, dy=0.0) for pose in poses]
+        poses = life.turn_heads(move(style, utterance, stress, plan.seed), self._look.turn_deg, self._look.turn_chance,
+                                np.random.default_rng([plan.seed, 4]))
+        framing, dx, dy = life.frame(self._look.framing_jitter, np.random.default_rng([plan.seed, 5]))
+        if plan.avatar is not None:
+            sway = 1.0 if self._look.shift else 0.0
+            poses = [replace(pose, dx=sway * pose.dx + dx, dy=sway * pose.dy + dy) for pose in poses]
         speech = articulate(utterance, style, frames, rng)
         audio = _sixteen_bits(utterance.samples, frames, self._look, rng)
         arrays: dict[str, NDArray[Any]] = {
@@ -109,7 +120,7 @@ class ClipMaker:
             "style_vector": style.vector(), "manner": style.manner.vector(),
         }
         if plan.avatar is not None:
-            arrays |= self._render(plan, speech, poses, audio)
+            arrays |= self._render(plan, speech, poses, audio, framing)
         words = {"style": style.name, "voice": plan.voice, "text": " ".join(plan.sentences),
                  "avatar": plan.avatar or "", "split": plan.split}
         sounds = tuple(sidecar.Sound(p.symbol, p.start_s, p.end_s, p.stress) for p in utterance.phonemes)
@@ -117,18 +128,18 @@ class ClipMaker:
         return frames
 
     def _render(self, plan: ClipPlan, speech: Float32, poses: list[Pose],
-                audio: NDArray[np.int16]) -> dict[str, Float32]:
+                audio: NDArray[np.int16], framing: Framing) -> dict[str, Float32]:
         look = self._look
         landmarks, kps = [], []
         with ClipWriter(self._out / f"{plan.id}.mp4", look.size, look.crf, look.matte_crf) as writer:
-            for picture in self._pictures(str(plan.avatar), speech, poses):
+            for picture in self._pictures(str(plan.avatar), speech, poses, framing):
                 writer.add(picture.rgb, picture.alpha)
                 landmarks.append(picture.landmarks)
                 kps.append(picture.kps)
             writer.sound(audio)
         return {"landmarks": np.stack(landmarks).astype(np.float32), "kps": np.stack(kps).astype(np.float32)}
 
-    def _pictures(self, avatar: str, speech: Float32, poses: list[Pose]) -> Iterator[Picture]:
+    def _pictures(self, avatar: str, speech: Float32, poses: list[Pose], framing: Framing) -> Iterator[Picture]:
         if avatar not in self._rigs:
             self._rigs[avatar] = Rig.load(self._avatars, avatar)
         if self._renderer is None:
@@ -137,7 +148,7 @@ class ClipMaker:
         face[:, SPEECH_SLICE] = speech
         # The rig adds the lids and gaze of the pose itself.
         for expression, pose in zip(face, poses, strict=True):
-            yield self._renderer.draw(self._rigs[avatar], expression, pose)
+            yield self._renderer.draw(self._rigs[avatar], expression, pose, framing)
 
 
 def finished(out: Path, plan: ClipPlan) -> bool:
@@ -148,10 +159,14 @@ def finished(out: Path, plan: ClipPlan) -> bool:
 
 
 def speak(plan: ClipPlan, look: ClipLook, rng: np.random.Generator) -> Utterance:
-    """The sentences of `plan` one after another, with silence before, after, between, and sometimes inside them."""
-    voice = VOICES[plan.voice].jitter(rng) if look.voice_jitter else VOICES[plan.voice]
+    """The sentences of `plan` one after another, with silence before, after, between, and sometimes inside them; some
+    with a word singled out, some pauses with a breath. Without sentences, silence alone."""
+    known = (VOICES | ABROAD)[plan.voice]
+    voice = known.jitter(rng) if look.voice_jitter else known
+    own = np.random.default_rng([plan.seed, 3])
     sounds: list[Float32] = []
     marks: list[Phoneme] = []
+    accents: list[float] = []
     clock = 0
 
     def silence(seconds: float) -> None:
@@ -163,18 +178,23 @@ def speak(plan: ClipPlan, look: ClipLook, rng: np.random.Generator) -> Utterance
 
     for number, text in enumerate(plan.sentences):
         said = synthesise(text, voice)
+        if own.random() < look.emphasis_chance:
+            said = life.emphasise(said, own)
         silence(rng.uniform(*(look.pause_s if number else look.edge_s)))
         for i, p in enumerate(said.phonemes):
             first, last = round(p.start_s * MODEL_RATE_HZ), round(p.end_s * MODEL_RATE_HZ)
             sounds.append(said.samples[first:last])
             start, clock = clock, clock + len(sounds[-1])
             marks.append(Phoneme(p.symbol, start / MODEL_RATE_HZ, clock / MODEL_RATE_HZ, p.stress))
+            accents += [start / MODEL_RATE_HZ + a - p.start_s for a in said.accents if p.start_s <= a < p.end_s]
             inside = 0 < i < len(said.phonemes) - 1
             if inside and p.symbol == "pau" and rng.random() < look.pause_chance:
                 silence(rng.uniform(*look.pause_s))
-    silence(rng.uniform(*look.edge_s))
+    silence(rng.uniform(*(look.edge_s if plan.sentences else look.listen_s)))
     silence(-clock % SAMPLES_PER_FRAME / MODEL_RATE_HZ)
-    return Utterance(" ".join(plan.sentences), plan.voice, np.concatenate(sounds), _joined(marks))
+    said = Utterance(" ".join(plan.sentences), plan.voice, np.concatenate(sounds), _joined(marks),
+                     accents=tuple(accents))
+    return life.breathe(said, look.breath_chance, own)
 
 
 def _joined(marks: list[Phoneme]) -> tuple[Phoneme, ...]:

@@ -3,7 +3,8 @@
 What it is: `CorpusConfig` (a YAML file), `draw` (config to a list of `ClipPlan`), `make_corpus` (a folder of clips).
 There are rendered clips and speech-only clips: coefficients and motion without a picture, of which hours cost little.
 Split 'train' never holds a held-out voice, style or sentence. Split 'heldout' holds the held-out sentences, by turns in
-a held-out voice with training styles, and in training voices with a held-out style.
+a held-out voice with training styles, and in training voices with a held-out style. Other languages, and people who
+only listen, are in 'train' alone.
 
 In: config, folder of heads. Out: `<id>.npz` (+ `.mp4`, `.matte.mp4`) and `manifest.jsonl`. Remembers: the folder
 itself: finished clips are not made again, so a run that was cut off goes on, and one with more minutes adds to it.
@@ -34,8 +35,8 @@ from svp_stream.errors import ConfigError, MediaError, SvpError
 from svp_stream.synthetic import sentences
 from svp_stream.synthetic.clip import SAMPLED, ClipLook, ClipMaker, ClipPlan, finished
 from svp_stream.synthetic.sidecar import Sidecar
-from svp_stream.synthetic.speech import HELD_OUT_VOICES, VOICES
-from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED
+from svp_stream.synthetic.speech import ABROAD, HELD_OUT_VOICES, VOICES
+from svp_stream.synthetic.styles import HELD_OUT_CAST, HELD_OUT_STYLES, TRAINING_CAST, TRAINING_STYLES
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ class CorpusConfig(Section):
     speech_minutes: float = Field(default=90.0, ge=0)
     speech_heldout_minutes: float = Field(default=6.0, ge=0)
     sampled_share: float = Field(default=0.4, ge=0, le=1)
+    intensities: bool = True
+    abroad_share: float = Field(default=0.12, ge=0, le=1)
+    silent_share: float = Field(default=0.04, ge=0, le=0.5)
     sentences_per_clip: tuple[int, int] = (1, 2)
     size: int = Field(default=256, ge=16, le=2048, multiple_of=2)
     supersample: int = Field(default=2, ge=1, le=4)
@@ -65,8 +69,14 @@ class CorpusConfig(Section):
     gain_db: tuple[float, float] = (-14.0, 2.0)
     voice_jitter: bool = True
     shift: bool = False
+    breath_chance: float = Field(default=0.5, ge=0, le=1)
+    emphasis_chance: float = Field(default=0.6, ge=0, le=1)
+    turn_chance: float = Field(default=0.06, ge=0, le=1)
+    turn_deg: float = Field(default=20.0, ge=0, le=30)
+    framing_jitter: float = Field(default=0.01, ge=0, le=0.1)
+    listen_s: tuple[float, float] = (3.0, 6.0)
 
-    @field_validator("sentences_per_clip", "edge_s", "pause_s", "gain_db")
+    @field_validator("sentences_per_clip", "edge_s", "pause_s", "gain_db", "listen_s")
     @classmethod
     def _ordered(cls, pair: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
         least = {"sentences_per_clip": 1, "gain_db": -60}.get(str(info.field_name), 0)
@@ -114,35 +124,49 @@ def _draw_group(config: CorpusConfig, group: _Group) -> Iterator[tuple[float, Cl
     label = f"{group.avatar or 'speech'}-{group.split}"
     rng, turns = np.random.default_rng([config.seed, zlib.crc32(label.encode())]).spawn(2)
     styles: list[str] = []
+    every, held = (TRAINING_CAST, HELD_OUT_CAST) if config.intensities else (TRAINING_STYLES, HELD_OUT_STYLES)
     texts = [s for s in sentences.load() if sentences.split(s) == group.split]
     if not texts:
         raise ConfigError(f"no sentence belongs to split '{group.split}'; add to {sentences.SOURCE.name}")
     made = 0.0
     number = 0
     while made < group.minutes * 60:
-        styles = styles or [str(s) for s in turns.permutation(sorted(set(NAMED) - set(HELD_OUT_STYLES)))]
-        voice, style = _cast(config, group, number, styles.pop(), rng)
-        low, high = config.sentences_per_clip
-        said = tuple(texts[i] for i in rng.integers(0, len(texts), int(rng.integers(low, high + 1))))
+        styles = styles or [str(s) for s in turns.permutation(sorted(every))]
+        voice, style = _cast(config, group, number, styles.pop(), held, rng)
+        voice, said = _words(config, group, voice, texts, rng)
         seed = int(rng.integers(2**31))
         content = [said, voice, style, group.avatar, seed, group.split, asdict(config.look)]
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
         yield made / (group.minutes * 60), ClipPlan(f"{label}-{number:04d}-{digest}", said, voice, style,
                                                     group.avatar, seed, group.split)
-        silence_s = sum(config.edge_s) + (len(said) - 1) * sum(config.pause_s) / 2
+        silence_s = sum(config.edge_s) + (len(said) - 1) * sum(config.pause_s) / 2 if said else sum(config.listen_s) / 2
         made += SECONDS_PER_LETTER * sum(map(len, said)) + silence_s
         number += 1
 
 
-def _cast(config: CorpusConfig, group: _Group, number: int, style: str, rng: np.random.Generator) -> tuple[str, str]:
-    """Voice and style of clip `number` in `group`; `style` is the named training style whose turn it is."""
+def _words(config: CorpusConfig, group: _Group, voice: str, texts: list[str], rng: np.random.Generator
+           ) -> tuple[str, tuple[str, ...]]:
+    """Who speaks and what: mostly English in `voice`, at times another language in a voice of its own, or nothing."""
+    low, high = config.sentences_per_clip
+    count, kind = int(rng.integers(low, high + 1)), float(rng.random())
+    if group.split == "train" and kind < config.silent_share:
+        return voice, ()
+    if group.split == "train" and kind < config.silent_share + config.abroad_share:
+        voice = str(rng.choice(sorted(ABROAD)))
+        texts = [s for s in sentences.abroad()[ABROAD[voice].language] if sentences.split(s) == group.split]
+    return voice, tuple(texts[i] for i in rng.integers(0, len(texts), count))
+
+
+def _cast(config: CorpusConfig, group: _Group, number: int, style: str, held: tuple[str, ...],
+          rng: np.random.Generator) -> tuple[str, str]:
+    """Voice and style of clip `number` in `group`; `style` is the training style whose turn it is."""
     voices = sorted(set(VOICES) - set(HELD_OUT_VOICES))
     voice = str(rng.choice(voices))
     sampled = rng.random() < config.sampled_share
     if group.split == "train":
         return voice, SAMPLED if sampled else style
     if number % 3 == 2:
-        return voice, HELD_OUT_STYLES[number // 3 % len(HELD_OUT_STYLES)]
+        return voice, held[number // 3 % len(held)]
     return HELD_OUT_VOICES[number % len(HELD_OUT_VOICES)], style
 
 

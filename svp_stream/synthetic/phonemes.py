@@ -1,9 +1,9 @@
 """The sounds of English as this room spells them, and the mouth that each one asks for.
 
-In: nothing. Out: `Phoneme` (a sound with its times), the ARPAbet set of flite, the mapping from espeak-ng's mnemonics
-to it, and `MOUTHS`: for every sound the shape of lips and jaw in a few symmetric controls, how firmly it insists on
-each group of controls (dominance: Cohen & Massaro 1993, "Modeling coarticulation in synthetic visual speech"), and its
-closure.
+In: nothing. Out: `Phoneme` (a sound with its times), the ARPAbet set of flite, the mappings from espeak-ng's mnemonics
+to it (other languages take the English mouth that looks most alike), and `MOUTHS`: for every sound the shape of lips
+and jaw in a few symmetric controls, how firmly it insists on each group of controls (dominance: Cohen & Massaro 1993,
+"Modeling coarticulation in synthetic visual speech"), and its closure.
 """
 
 from __future__ import annotations
@@ -159,3 +159,22 @@ def from_espeak(mnemonic: str) -> tuple[str, ...]:
     if trimmed in SYMBOLS:
         return (trimmed,)
     raise KeyError(mnemonic)
+
+
+_ABROAD: Final[dict[str, tuple[str, ...]]] = {
+    "a": ("aa",), "A": ("aa",), "A~": ("aa",), "e": ("eh",), "E~": ("eh",), "o": ("ao",), "O~": ("ao",), "u": ("uw",),
+    "y": ("uw",), "Y": ("uh",), "8": ("uh",), "W": ("er",), "W~": ("er",), "OY": ("oy",), "oI": ("oy",), "EI": ("ey",),
+    "VU": ("ah", "uh"), "Wy": ("er", "uw"), "yU": ("uw",), "B": ("b",), "Q": ("g",), "R": ("g",), "J^": ("y",),
+    "l^": ("l", "y"), "n^": ("n",), "**": ("d",), "pF": ("p", "f"), "ts": ("t", "s"), "dz": ("d", "z"), "ts;": ("ch",),
+    "dz;": ("jh",), "s;": ("sh",), "z;": ("zh",), "ss": ("s",), "!": (),
+}
+
+
+def from_abroad(mnemonic: str) -> tuple[str, ...]:
+    """The same for German, French, Spanish, Italian, Dutch and Polish, by how the mouth looks: a rounded front vowel
+    counts as its rounded neighbour, a nasal one as its oral twin, a uvular r as g. Raises KeyError for the unknown."""
+    bare = mnemonic.strip("',%=")
+    for spelling in (bare, bare.rstrip("#-2345;:")):
+        if spelling in _ABROAD:
+            return _ABROAD[spelling]
+    return from_espeak(mnemonic)

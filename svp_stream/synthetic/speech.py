@@ -25,9 +25,9 @@ from scipy.signal import resample_poly
 from svp_stream.clock import MODEL_RATE_HZ
 from svp_stream.errors import MediaError
 from svp_stream.packets import Float32
-from svp_stream.synthetic.phonemes import VOWELS, Phoneme, from_espeak, from_flite
+from svp_stream.synthetic.phonemes import VOWELS, Phoneme, from_abroad, from_espeak, from_flite
 
-__all__ = ["HELD_OUT_VOICES", "VOICES", "Phoneme", "Utterance", "Voice", "synthesise"]
+__all__ = ["ABROAD", "HELD_OUT_VOICES", "VOICES", "Phoneme", "Utterance", "Voice", "synthesise"]
 
 TIMEOUT_S: Final = 60
 EDGE_S: Final = 0.12
@@ -36,12 +36,14 @@ EDGE_S: Final = 0.12
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """One speaker: `f0_hz` mean pitch (None: as the engine has it), `stretch` longer than 1 speaks slower."""
+    """One speaker: `f0_hz` mean pitch (None: as the engine has it), `stretch` longer than 1 speaks slower; `language`
+    is a code that `sentences.abroad` knows, or 'en'."""
 
     name: str
     engine: Literal["flite", "festival", "espeak"]
     f0_hz: float | None
     stretch: float
+    language: str = "en"
 
     def jitter(self, rng: np.random.Generator, pitch_spread: float = 0.08, pace_spread: float = 0.15) -> Voice:
         """The same speaker on another day: pitch and pace off by factors of up to 1 + spread, either way.
@@ -54,12 +56,18 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """Spoken `text`: float32 [N] at 16 kHz in [-1, 1]; `phonemes` cover 0..N without a gap, 'pau' first and last."""
+    """Spoken `text`: float32 [N] at 16 kHz in [-1, 1]; `phonemes` cover 0..N without a gap, 'pau' first and last.
+
+    `breaths` are (start, end) of audible breaths within pauses, `accents` the middles of words that the speaker singles
+    out, both in seconds.
+    """
 
     text: str
     voice: str
     samples: Float32
     phonemes: tuple[Phoneme, ...]
+    breaths: tuple[tuple[float, float], ...] = ()
+    accents: tuple[float, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -98,6 +106,24 @@ VOICES: Final[dict[str, Voice]] = {
         Voice("en-us+linda", "espeak", 190.0, 1.0),
     )
 }
+ABROAD: Final[dict[str, Voice]] = {
+    voice.name: voice
+    for voice in (
+        Voice("de+f2", "espeak", 185.0, 1.0, "de"),
+        Voice("de+m3", "espeak", 105.0, 1.0, "de"),
+        Voice("fr+f4", "espeak", 185.0, 1.0, "fr"),
+        Voice("fr+m1", "espeak", 105.0, 1.0, "fr"),
+        Voice("es+f1", "espeak", 185.0, 1.0, "es"),
+        Voice("es+m4", "espeak", 100.0, 1.0, "es"),
+        Voice("it+f3", "espeak", 190.0, 1.0, "it"),
+        Voice("it+m6", "espeak", 115.0, 1.0, "it"),
+        Voice("nl+f5", "espeak", 175.0, 1.0, "nl"),
+        Voice("nl+m7", "espeak", 105.0, 1.0, "nl"),
+        Voice("pl+f2", "espeak", 185.0, 1.0, "pl"),
+        Voice("pl+m8", "espeak", 115.0, 1.0, "pl"),
+    )
+}
+"""Voices of other languages; apart from `VOICES`, which all speak English."""
 HELD_OUT_VOICES: Final = ("rms",)
 """Never heard in training."""
 HUMAN_SHARE: Final = 12.0
@@ -210,7 +236,8 @@ def _to_model_rate(pcm: np.ndarray[tuple[int], np.dtype[np.int16]], rate_hz: int
 
 
 def _espeak(text: str, voice: Voice) -> tuple[Float32, _Marks]:
-    base = VOICES.get(voice.name, voice)
+    base = (VOICES | ABROAD).get(voice.name, voice)
+    spelled = from_espeak if voice.language == "en" else from_abroad
     pitch = 50
     if voice.f0_hz is not None and base.f0_hz is not None:
         pitch += round(90 * float(np.log2(voice.f0_hz / base.f0_hz)))
@@ -223,10 +250,10 @@ def _espeak(text: str, voice: Voice) -> tuple[Float32, _Marks]:
     starts = [float(start) for start, _ in head["phonemes"]] + [float(head["end_s"])]
     for (start, mnemonic), end in zip(head["phonemes"], starts[1:], strict=True):
         try:
-            symbols = from_espeak(mnemonic)
+            symbols = spelled(mnemonic)
         except KeyError as odd:
             where = f"in {text!r} (voice {voice.name!r})"
-            raise MediaError(f"espeak-ng spoke {mnemonic!r}, which is no known sound of English, {where}") from odd
+            raise MediaError(f"espeak-ng spoke {mnemonic!r}, which is no known sound, {where}") from odd
         edges = np.linspace(start, end, len(symbols) + 1)
         marks += [(s, float(a), float(b)) for s, a, b in zip(symbols, edges[:-1], edges[1:], strict=True)]
     return _to_model_rate(np.frombuffer(sound, dtype="<i2"), int(head["rate_hz"])), marks

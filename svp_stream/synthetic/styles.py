@@ -2,7 +2,8 @@
 
 In: a name, or a random generator. Out: `SpeakingStyle`, numbers that bend the articulation (width, jaw against lips,
 crispness, resting face, accents of the brow, asymmetry) and a `Manner` for what is not lips. The named styles are drawn
-to be told apart by eye; `sample` fills the space between them for training, from training styles only.
+to be told apart by eye. Each but the plain one is a family with three intensities (`CAST`: `warm-soft`, `warm`,
+`warm-strong`); `sample` fills the space between them for training, from training styles only.
 """
 
 from __future__ import annotations
@@ -212,6 +213,41 @@ TRAINING_STYLES: Final = tuple(name for name in NAMED if name not in HELD_OUT_ST
 _SPREAD: Final = np.std([NAMED[name].vector() for name in TRAINING_STYLES], axis=0).astype(np.float32)
 JITTER: Final = 0.2
 """Noise on a sampled style, in standard deviations between the named ones."""
+DAILY_INTENSITY: Final = 0.1
+DAILY_JITTER: Final = 0.08
+"""How far one manner is off itself from day to day: in intensity, and in standard deviations between the named."""
+
+
+def intensify(style: SpeakingStyle, intensity: float, name: str) -> SpeakingStyle:
+    """The style drawn out from the plain one by `intensity`: 0 plain, 1 as it is, above 1 a caricature, within what a
+    face can do. Manner goes along."""
+    plain = NAMED[PLAIN].vector()
+    return SpeakingStyle.from_vector(name, plain + np.float32(intensity) * (style.vector() - plain))
+
+
+def grades(family: str) -> tuple[str, ...]:
+    """Names of a family's members in `CAST`, the softest first; the plain style is alone."""
+    return (family,) if family == PLAIN else (f"{family}-soft", family, f"{family}-strong")
+
+
+PLAIN: Final = "neutral"
+INTENSITIES: Final = {"soft": 0.6, "strong": 1.4}
+"""What the suffix of a name stands for."""
+CAST: Final[dict[str, SpeakingStyle]] = NAMED | {
+    f"{name}-{suffix}": intensify(style, intensity, f"{name}-{suffix}")
+    for name, style in NAMED.items() if name != PLAIN for suffix, intensity in INTENSITIES.items()
+}
+"""Every family in every intensity."""
+TRAINING_CAST: Final = tuple(name for family in TRAINING_STYLES for name in grades(family))
+HELD_OUT_CAST: Final = tuple(name for family in HELD_OUT_STYLES for name in grades(family))
+"""A family is held out in all its intensities."""
+
+
+def vary(style: SpeakingStyle, rng: np.random.Generator) -> SpeakingStyle:
+    """The same manner on another day: a little more or less of it, and a little off it in every number."""
+    own = intensify(style, float(rng.normal(1.0, DAILY_INTENSITY)), style.name).vector()
+    return SpeakingStyle.from_vector(style.name, own + DAILY_JITTER * _SPREAD * rng.standard_normal(STYLE_DIM)
+                                     .astype(np.float32))
 
 
 def sample(rng: np.random.Generator) -> SpeakingStyle:

@@ -10,6 +10,7 @@ one another, so smoothness is taught), and the gap between the lips, which count
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,17 +26,22 @@ from torch.nn import functional as F
 from svp_stream.arkit import SPEECH, SPEECH_INDEX, UPPER
 from svp_stream.diffusion.conditioner import KIND, Condition, Conditioner, ConditionerConfig, gather_windows
 from svp_stream.packets import Float32
-from svp_stream.style.prior import StyleEncoder, load_prior
+from svp_stream.style.prior import StyleEncoder, load_prior, pool
 from svp_stream.style.projection import ProjectionConfig, StyleProjection
-from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.synthetic.styles import CAST, NAMED, TRAINING_CAST, SpeakingStyle, intensify, sample
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
 from svp_stream.training.expression_check import check, draw_check
 from svp_stream.training.loop import Batch, LoopConfig
+from svp_stream.training.ridge import ridge
 from svp_stream.training.style_clips import stack, two_cuts
 from svp_stream.weights_file import load_into, read_weights, save_weights, sha256
 
+logger = logging.getLogger(__name__)
 WEIGHTS: Final = "conditioner.safetensors"
 PLAIN: Final = NAMED["neutral"]
+TRANSLATION_RIDGE: Final = 1.0
+INTENSITY: Final = (0.5, 1.4)
+"""How far sampled styles are drawn out from the plain one."""
 JAW, CLOSE = SPEECH_INDEX["jawOpen"], SPEECH_INDEX["mouthClose"]
 
 
@@ -55,7 +61,7 @@ class ExpressionTrainConfig(BaseModel):
     tokens: int = Field(default=8, ge=1)
     style_tokens: int = Field(default=4, ge=1)
     frames: int = Field(default=28, ge=4, description="consecutive frames of a clip")
-    styles: int = Field(default=240, ge=len(TRAINING_STYLES), description="styles to sample from, named ones first")
+    styles: int = Field(default=240, ge=len(TRAINING_CAST), description="styles to sample from, named ones first")
     style_clips: int = Field(default=4, ge=2, description="clips that each style is known from")
     style_frames: int = Field(default=72, ge=16)
     named_share: float = Field(default=0.5, ge=0, le=1)
@@ -68,7 +74,8 @@ class ExpressionTrainConfig(BaseModel):
     upper_weight: float = Field(default=0.4, gt=0)
     start: Path | None = Field(default=None, description="conditioner.safetensors to go on from; none: from scratch")
     start_encoder: Path | None = Field(default=None, description="audio encoder that `start` hears; none: the same")
-    keep: float = Field(default=1.0, ge=0, description="how firmly to hold the free tokens of `start`")
+    start_prior: Path | None = Field(default=None, description="style prior that `start` speaks for; none: the same")
+    keep: float = Field(default=1.0, ge=0, description="how firmly to hold the free tokens of `start`, and of style")
 
 
 class ExpressionModel(nn.Module):
@@ -100,10 +107,15 @@ class KnownStyle:
     log_var: Float32
 
     def draw(self, rng: np.random.Generator) -> Float32:
-        """s = mu + t sigma eps of a random clip, with a random temperature t in [0, 1]."""
-        i = int(rng.integers(len(self.mu)))
+        """s = mu + t sigma eps, with a random temperature t in [0, 1]: of a random clip, or as often of them all taken
+        together, as wide as a preset is."""
+        i = int(rng.integers(2 * len(self.mu)))
         eps = rng.standard_normal(self.mu.shape[1]) * rng.random()
-        return np.asarray(self.mu[i] + np.exp(self.log_var[i] / 2) * eps, dtype=np.float32)
+        if i >= len(self.mu):
+            mu, log_var = (x.numpy() for x in pool(torch.from_numpy(self.mu), torch.from_numpy(self.log_var)))
+        else:
+            mu, log_var = self.mu[i], self.log_var[i]
+        return np.asarray(mu + np.exp(log_var / 2) * eps, dtype=np.float32)
 
 
 @torch.no_grad()
@@ -116,14 +128,28 @@ def know(
     return KnownStyle(style, mu.numpy(), log_var.numpy())
 
 
+@torch.no_grad()
+def translate(known: Sequence[KnownStyle], before: Sequence[KnownStyle], projection: StyleProjection) -> float:
+    """Let `projection`, made for the prior that `before` was read by, take styles as `known` was read: a ridge
+    regression of one mean to the other over the same clips, folded into its first layer. Returns R^2 over the clips."""
+    x, y = (torch.from_numpy(np.concatenate([k.mu for k in side])).double() for side in (known, before))
+    weight, bias = ridge(x, y, TRANSLATION_RIDGE)
+    expand = projection.expand
+    expand.bias += expand.weight @ bias.float()
+    expand.weight.copy_(expand.weight @ weight.float())
+    error = (y - x @ weight.T - bias).square().sum()
+    return 1 - float(error / (y - y.mean(0)).square().sum())
+
+
 class ExpressionStage:
     """See the card."""
 
     def __init__(
         self, config: ExpressionTrainConfig, bank: CoefficientBank, encoder: StyleEncoder, prior: str,
-        heard_before: CoefficientBank | None = None,
+        heard_before: CoefficientBank | None = None, encoder_before: StyleEncoder | None = None,
     ) -> None:
-        """`heard_before`: the same takes through the encoder that `config.start` was made for."""
+        """`heard_before`: the same takes through the audio encoder that `config.start` was made for; `encoder_before`:
+        the style encoder that it was made for, where that is another than `encoder`."""
         self.config, self.bank, self.encoder, self.prior = config, bank, encoder, prior
         self.heard_before = heard_before or bank
         style_dim = encoder.config.style_dim
@@ -132,13 +158,17 @@ class ExpressionStage:
                               style_dim=config.dim),
             ProjectionConfig(style_dim=style_dim, tokens=config.style_tokens, width=config.dim),
         )
-        self.known = self._know_styles()
+        self.known = self._know_styles(encoder)
+        self.known_before = self.known if encoder_before is None else self._know_styles(encoder_before)
         mean, self.deviation = self._statistics()
         self.before: ExpressionModel | None = None
         if config.start:
             self.before = copy.deepcopy(self._model)
             load_into(self.before, read_weights(config.start, KIND)[1], config.start)
             self._model.load_state_dict(self.before.state_dict())
+            if encoder_before is not None:
+                fit = translate(self.known, self.known_before, self._model.projection)
+                logger.info("styles told in the earlier prior's terms: R^2 %.3f", fit)
         else:
             with torch.no_grad():
                 self._model.conditioner.express.bias.copy_(mean)
@@ -146,14 +176,15 @@ class ExpressionStage:
         self.weight = torch.ones(len(SPEECH))
         self.weight[[SPEECH_INDEX[n] for n in UPPER]] = config.upper_weight
 
-    def _know_styles(self) -> list[KnownStyle]:
+    def _know_styles(self, encoder: StyleEncoder) -> list[KnownStyle]:
         c = self.config
         rng = np.random.default_rng([c.data.seed, 21])
         talking = [t for t in self.bank.train if not t.silent().all()]
-        styles = [NAMED[n] for n in TRAINING_STYLES]
-        styles += [sample(rng) for _ in range(c.styles - len(styles))]
+        styles = [CAST[n] for n in TRAINING_CAST]
+        styles += [intensify(s, float(rng.uniform(*INTENSITY)), s.name)
+                   for s in (sample(rng) for _ in range(c.styles - len(styles)))]
         clips = [[talking[i] for i in rng.integers(len(talking), size=c.style_clips)] for _ in styles]
-        return [know(self.encoder, s, takes, c.style_frames, rng) for s, takes in zip(styles, clips, strict=True)]
+        return [know(encoder, s, takes, c.style_frames, rng) for s, takes in zip(styles, clips, strict=True)]
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """Mean [42] and deviation [42] of the coefficients over styles; a nearly still one counts as moving by 0.03."""
@@ -179,7 +210,8 @@ class ExpressionStage:
         number = int(rng.integers(len(self.bank.train)))
         take = self.bank.train[number]
         named = rng.random() < c.named_share
-        known = self.known[int(rng.integers(len(TRAINING_STYLES) if named else len(self.known)))]
+        which = int(rng.integers(len(TRAINING_CAST) if named else len(self.known)))
+        known, chance = self.known[which], int(rng.integers(2**31))
         start = int(rng.integers(max(take.frames - c.frames, 0) + 1))
         frames = np.minimum(np.arange(start, start + c.frames), take.frames - 1)
         variant = int(rng.random() < c.noisy_share)
@@ -192,10 +224,14 @@ class ExpressionStage:
         target = self._target(take, known.style, styled * strength, int(rng.integers(2**31)))
         before = {}
         if self.before is not None:
-            before = {"audio_before": self._windows(self.heard_before.train[number].audio(variant), frames, ahead)[0]}
+            # The same clip and the same chance: what the earlier prior makes of just what this one is given.
+            s_before = self.known_before[which].draw(np.random.default_rng(chance))
+            before = {"audio_before": self._windows(self.heard_before.train[number].audio(variant), frames, ahead)[0],
+                      "s_before": torch.from_numpy(s_before)}
         return before | {
-            "audio": windows, "heard": heard, "s": torch.from_numpy(known.draw(rng)), "styled": torch.tensor(styled),
-            "strength": torch.tensor(strength), "target": torch.from_numpy(target[frames]),
+            "audio": windows, "heard": heard, "styled": torch.tensor(styled),
+            "s": torch.from_numpy(known.draw(np.random.default_rng(chance))), "strength": torch.tensor(strength),
+            "target": torch.from_numpy(target[frames]),
         }
 
     def _windows(self, audio: Float32, frames: NDArray[np.int64], ahead: int) -> tuple[Tensor, Tensor]:
@@ -213,6 +249,7 @@ class ExpressionStage:
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """See the card."""
+        assert isinstance(model, ExpressionModel)
         c, truth = self.config, batch["target"]
         given = [batch[name] for name in ("audio", "heard", "s", "styled", "strength")]
         tokens, guess = model(*given)
@@ -228,8 +265,11 @@ class ExpressionStage:
         logs = {"value": value.item(), "velocity": speed.item(), "lips": lips.item()}
         if self.before is not None and c.keep:
             with torch.no_grad():
-                known = self.before(batch["audio_before"], *given[1:]).tokens
+                known = self.before(batch["audio_before"], given[1], batch["s_before"], *given[3:]).tokens
+                look = self.before.projection(batch["s_before"])
+            # The denoiser reads both: the tokens of sound, and those of style.
             drift = (tokens[:, 1:] - known[:, 1:]).square().mean()
+            drift = drift + (model.projection(batch["s"]) - look).square().mean()
             total, logs = total + c.keep * drift, logs | {"drift": drift.item()}
         return total, logs
 
@@ -261,6 +301,8 @@ def make_expression_stage(config: ExpressionTrainConfig, corpus: Path, out: Path
     heard = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors"
     prior = config.prior or out.parent / "style-prior" / "style_prior.safetensors"
     encoder = load_prior(prior).encoder
+    encoder_before = load_prior(config.start_prior).encoder if config.start and config.start_prior else None
     cache = out.parent / "coefficients"
     before = load_bank(config.data, config.start_encoder, cache) if config.start and config.start_encoder else None
-    return ExpressionStage(config, load_bank(config.data, heard, cache), encoder, sha256(prior), before)
+    return ExpressionStage(config, load_bank(config.data, heard, cache), encoder, sha256(prior), before,
+                           encoder_before)

@@ -3,8 +3,9 @@
 In: takes of speech, articulated in named and sampled styles. Out: `style_prior.safetensors`, whose SHA-256 is the
 `prior` that presets carry. Every batch says the same few takes in every style, so that words and voices cannot tell
 styles apart; half of the takes are heard noisy. Some clips are short or corrupted: only a larger sigma answers those.
-Loss: InfoNCE over a distance of Gaussians + KL + reconstruction of another clip of the style (METHOD 1.5). At export a
-linear map from mu to the `Manner` of motion is fitted in closed form (ridge regression) and kept in the same file.
+Loss: InfoNCE over a distance of Gaussians + calibration of sigma + KL + reconstruction of another clip of the style. At
+export sigma is fitted (`style_sigma`), and a linear map from mu to the `Manner` of motion in closed form (ridge
+regression), kept in the same file.
 """
 
 from __future__ import annotations
@@ -22,13 +23,29 @@ from svp_stream.arkit import SPEECH
 from svp_stream.motion.manner import MANNER_DIM
 from svp_stream.style.distance import DistanceName
 from svp_stream.style.prior import PriorConfig, StylePrior, draw, save_prior
-from svp_stream.synthetic.styles import NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.synthetic.styles import (
+    CAST,
+    TRAINING_CAST,
+    TRAINING_STYLES,
+    SpeakingStyle,
+    grades,
+    intensify,
+    sample,
+)
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, load_bank
 from svp_stream.training.loop import Batch, LoopConfig
-from svp_stream.training.losses_style import Temperature, contrastive_loss, kl_to_standard, reconstruction_loss
+from svp_stream.training.losses_style import (
+    Temperature,
+    calibration_loss,
+    contrastive_loss,
+    kl_to_standard,
+    reconstruction_loss,
+)
 from svp_stream.training.presets import write_presets
+from svp_stream.training.ridge import ridge
 from svp_stream.training.style_clips import Clip, posterior, spoil, stack, two_cuts
 from svp_stream.training.style_prior_check import check, draw_check
+from svp_stream.training.style_sigma import fit_sigma
 
 logger = logging.getLogger(__name__)
 WEIGHTS: Final = "style_prior.safetensors"
@@ -53,11 +70,17 @@ class StylePriorTrainConfig(BaseModel):
     takes: int = Field(default=8, ge=2, description="different takes in a batch")
     named_share: float = Field(default=0.5, ge=0, le=1)
     distance: DistanceName = "bhatt"
-    kl: tuple[float, float] = (1e-4, 3e-3)
+    resolution: float = Field(default=0.5, ge=0, description="sigma that the contrast blurs every clip with")
+    kl: tuple[float, float] = (1e-4, 5e-4)
+    calibration: float = Field(default=1.0, ge=0, description="weight of the likelihood that keeps sigma honest")
+    intensity: tuple[float, float] = (0.5, 1.4)
+    """How far sampled styles are drawn out from the plain one."""
     reconstruction: float = Field(default=0.7, ge=0)
     short_share: float = Field(default=0.25, ge=0, le=1)
     noisy_share: float = Field(default=0.25, ge=0, le=1)
     ridge: float = Field(default=1.0, gt=0)
+    preset_clips: int = Field(default=24, ge=1, description="clips that each preset is pooled from")
+    sigma_styles: int = Field(default=92, ge=4, description="styles that sigma is fitted on, half of them the cast's")
     manner_styles: int = Field(default=400, ge=20, description="styles that the map to Manner is fitted on")
 
 
@@ -77,7 +100,7 @@ class StylePriorStage:
         self.config, self.bank = config, bank
         sizes = PriorConfig(
             expression_dim=len(SPEECH), audio_dim=bank.audio_dim, width=config.width, layers=config.layers,
-            style_dim=config.style_dim, decoder_layers=config.decoder_layers, manner_dim=MANNER_DIM,
+            style_dim=config.style_dim, decoder_layers=config.decoder_layers, manner_dim=MANNER_DIM, evidence=True,
         )
         self._model = PriorModel(sizes)
         self._set_statistics()
@@ -98,10 +121,17 @@ class StylePriorStage:
         return self._model
 
     def styles(self, rng: np.random.Generator, count: int) -> list[SpeakingStyle]:
-        """Different training styles, some named, the others sampled between them."""
+        """Different training styles, some named, two intensities of a family each, the others sampled between them."""
         named = min(round(count * self.config.named_share), len(TRAINING_STYLES))
-        chosen = rng.choice(len(TRAINING_STYLES), named, replace=False)
-        return [NAMED[TRAINING_STYLES[i]] for i in chosen] + [sample(rng) for _ in range(count - named)]
+        chosen: list[str] = []
+        for i in rng.permutation(len(TRAINING_STYLES)):
+            chosen += [str(n) for n in rng.permutation(grades(TRAINING_STYLES[i]))[:2]]
+        return [CAST[n] for n in chosen[:named]] + [self.sampled(rng) for _ in range(count - named)]
+
+    def sampled(self, rng: np.random.Generator) -> SpeakingStyle:
+        """A style between the training ones, at an intensity of its own."""
+        style = sample(rng)
+        return intensify(style, float(rng.uniform(*self.config.intensity)), style.name)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """`size` styles x 4 clips: two takes each out of the batch's few, two clips of each take."""
@@ -125,27 +155,44 @@ class StylePriorStage:
         return Clip(expression, clip.audio, length)
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Contrast + KL + reconstruction of the partner clip, which says other words in the same style."""
+        """Contrast, calibration, KL, reconstruction of the partner clip, which says other words in the same style."""
         assert isinstance(model, PriorModel)
         c, prior, mask = self.config, model.prior, batch["mask"]
         mu, log_var = prior.encoder(batch["expression"], batch["audio"], mask)
-        contrast = contrastive_loss(mu, log_var, batch["labels"], c.distance, model.temperature())
+        labels = batch["labels"]
+        contrast = contrastive_loss(mu, log_var, labels, c.distance, model.temperature(), c.resolution)
+        honest = calibration_loss(mu, log_var, labels)
         kl = kl_to_standard(mu, log_var)
         other = batch["partners"]
         s = draw(mu, log_var, torch.randn_like(mu))
         truth = prior.encoder.standardise(batch["expression"][other])
         rebuilt = reconstruction_loss(prior.decoder(batch["audio"][other], s), truth, mask[other])
         beta = c.kl[0] + (c.kl[1] - c.kl[0]) * min(1.0, 2 * progress)
-        total = contrast + beta * kl + c.reconstruction * rebuilt
+        total = contrast + c.calibration * honest + beta * kl + c.reconstruction * rebuilt
         return total, {
-            "contrast": contrast.item(), "rebuilt": rebuilt.item(), "kl": kl.item(),
+            "contrast": contrast.item(), "rebuilt": rebuilt.item(), "kl": kl.item(), "calibration": honest.item(),
             "sigma": (log_var / 2).exp().mean().item(), "tau": model.temperature().item(),
         }
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """See `style_prior_check.check`."""
+        """See `style_prior_check.check` and `rebuilt`."""
         assert isinstance(model, PriorModel)
-        return check(model.prior.encoder, self.check_takes, self.config.frames, self.config.distance)
+        figures = check(model.prior.encoder, self.check_takes, self.config.frames, self.config.distance)
+        return figures | {"rebuilt": self.rebuilt(model)}
+
+    @torch.no_grad()
+    def rebuilt(self, model: nn.Module) -> float:
+        """Mean absolute error, in deviations, of held-out words rebuilt in cast styles from mu of other words."""
+        assert isinstance(model, PriorModel)
+        prior, rng = model.prior, np.random.default_rng([self.config.data.seed, 16])
+        errors = []
+        for name in TRAINING_CAST[::3]:
+            told, said = (stack([two_cuts(t, CAST[name], self.config.frames, rng)[0] for t in takes])
+                          for takes in (self.check_takes[:4], self.check_takes[4:8]))
+            mu, _ = prior.encoder(told["expression"], told["audio"], told["mask"])
+            truth = prior.encoder.standardise(said["expression"])
+            errors.append(float(reconstruction_loss(prior.decoder(said["audio"], mu), truth, said["mask"])))
+        return float(np.mean(errors))
 
     def sheet(self, model: nn.Module, path: Path) -> None:
         """Held-out words rebuilt in named styles from mu alone."""
@@ -156,16 +203,26 @@ class StylePriorStage:
         """Fit the map to Manner, write `style_prior.safetensors` and, in the folder `styles`, the presets that ship."""
         assert isinstance(model, PriorModel)
         logger.info("manner: held-out R^2 %.3f", self.fit_manner(model))
+        logger.info("sigma: %.3f nats a dimension, %.3f fitted", *self.fit_sigma(model))
         digest = save_prior(out / WEIGHTS, model.prior)
-        files = write_presets(out / WEIGHTS, self.bank, out / "styles")
+        files = write_presets(out / WEIGHTS, self.bank, out / "styles", clips=self.config.preset_clips)
         logger.info("style prior %s, %d presets", digest, len(files))
+
+    def fit_sigma(self, model: nn.Module) -> tuple[float, float]:
+        """See `style_sigma.fit_sigma`: over styles of the cast and as many sampled ones."""
+        assert isinstance(model, PriorModel)
+        rng = np.random.default_rng([self.config.data.seed, 15])
+        cast = rng.permutation(TRAINING_CAST)[: self.config.sigma_styles // 2]
+        styles = [CAST[n] for n in cast] + [self.sampled(rng) for _ in range(self.config.sigma_styles - len(cast))]
+        talking = [t for t in self.bank.train if not t.silent().all()]
+        return fit_sigma(model.prior.encoder, styles, talking, self.config.frames, rng)
 
     def fit_manner(self, model: nn.Module) -> float:
         """Ridge regression of mu to Manner over named and sampled styles; returns R^2 on a fifth that is left out."""
         assert isinstance(model, PriorModel)
         rng = np.random.default_rng([self.config.data.seed, 13])
-        styles = [NAMED[n] for n in TRAINING_STYLES] * 3
-        styles += [sample(rng) for _ in range(self.config.manner_styles - len(styles))]
+        styles = [CAST[n] for n in TRAINING_CAST]
+        styles += [self.sampled(rng) for _ in range(self.config.manner_styles - len(styles))]
         talking = [t for t in self.bank.train if not t.silent().all()]
         mu = []
         for i, style in enumerate(styles):
@@ -182,15 +239,6 @@ class StylePriorStage:
             model.prior.manner.weight.copy_(weight)
             model.prior.manner.bias.copy_(bias)
         return float(r2.mean())
-
-
-def ridge(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Closed-form ridge regression x [N, D] to y [N, M]: weight [M, D] and bias [M]; the bias is not penalised."""
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    centred = x - mean_x
-    gram = centred.T @ centred + penalty * torch.eye(x.shape[1], dtype=x.dtype)
-    weight = torch.linalg.solve(gram, centred.T @ (y - mean_y)).T
-    return weight, mean_y - weight @ mean_x
 
 
 def make_style_prior_stage(config: StylePriorTrainConfig, corpus: Path, out: Path) -> StylePriorStage:

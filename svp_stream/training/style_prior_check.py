@@ -12,12 +12,22 @@ from typing import Final
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from svp_stream.arkit import SPEECH
 from svp_stream.style.distance import DISTANCES, DistanceName
 from svp_stream.style.prior import StyleEncoder, StylePrior
-from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED, TRAINING_STYLES, SpeakingStyle, sample
+from svp_stream.synthetic.styles import (
+    CAST,
+    HELD_OUT_CAST,
+    HELD_OUT_STYLES,
+    NAMED,
+    PLAIN,
+    TRAINING_CAST,
+    TRAINING_STYLES,
+    sample,
+)
 from svp_stream.training import curves
 from svp_stream.training.coefficients import Take
 from svp_stream.training.sheets import write_png
@@ -25,16 +35,19 @@ from svp_stream.training.style_clips import Posterior, posterior
 
 CROWD: Final = 60
 """Sampled styles that retrieval is made hard with; chance is one in this many."""
+SHORT: Final = (3, 6, 12, 36)
+"""Frames of clips that tell ever more."""
+SPOILED: Final = (0.3, 0.6, 0.9)
+"""Severities that tell ever less."""
 
 
 def check(encoder: StyleEncoder, takes: Sequence[Take], frames: int, distance: DistanceName) -> dict[str, float]:
-    """Retrieval and nearest centroid among all named styles, for training and held-out ones, both with shuffled
-    labels as control; retrieval in the crowd, from whole and from half-second clips; sigma of clear and unclear."""
+    """Retrieval and nearest centroid among all of `CAST`, for training and held-out styles, both with shuffled labels
+    as control; retrieval in the crowd, from whole and from half-second clips; sigma of clear and unclear clips."""
     first, second = takes[: len(takes) // 2], takes[len(takes) // 2 :]
-    seen = [NAMED[n] for n in TRAINING_STYLES]
-    every = seen + [NAMED[n] for n in HELD_OUT_STYLES]
-    query, gallery = (posterior(encoder, every, t, frames, i) for i, t in enumerate((first, second)))
-    hits, unseen = _retrieval(query, gallery, distance), query.labels >= len(seen)
+    every = [CAST[n] for n in (*TRAINING_CAST, *HELD_OUT_CAST)]
+    query, gallery = (posterior(encoder, every, t, frames, i) for i, t in enumerate((first[:6], second[:6])))
+    hits, unseen = _retrieval(query, gallery, distance), query.labels >= len(TRAINING_CAST)
     order = torch.randperm(len(gallery.labels), generator=torch.Generator().manual_seed(0))
     shuffled = Posterior(gallery.mu, gallery.log_var, gallery.labels[order])
     near = _nearest_centroid(query, gallery)
@@ -49,21 +62,44 @@ def check(encoder: StyleEncoder, takes: Sequence[Take], frames: int, distance: D
     for n in (12, frames):
         asked = posterior(encoder, crowd, first[:2], n, 4)
         figures[f"r1_crowd_{n}"] = float(_retrieval(asked, known, distance).mean())
-    return figures | _sigma(encoder, seen, second[:4], frames)
+    return figures | sigma_figures(encoder, second[:4], first[:4], frames)
 
 
-def _sigma(encoder: StyleEncoder, styles: Sequence[SpeakingStyle], takes: Sequence[Take], whole: int
-           ) -> dict[str, float]:
-    """Mean sigma of whole clips, and how it grows where a clip tells less: short ones, spoiled ones."""
+def sigma_figures(encoder: StyleEncoder, takes: Sequence[Take], others: Sequence[Take], whole: int) -> dict[str, float]:
+    """Whether sigma foretells error: both as root mean squares over dimensions, error from the centre that the style
+    has in `others`, for clips ever shorter and ever more spoiled.
 
-    def sigma(frames: int, severity: float) -> float:
+    `sigma_error_r` is the rank correlation over single clips, `..._shuffled` its control; `sigma_short_to_long`,
+    `sigma_spoiled_to_clean` and `sigma_plain_to_strong` (clips of the plain style over strong ones) are ratios.
+    """
+    plain = [*TRAINING_STYLES[::2]]
+    names = [*plain, *(f"{n}-strong" for n in plain if n != PLAIN)]
+    styles = [CAST[n] for n in names]
+    clear = posterior(encoder, styles, others, whole, 5)
+    centres = torch.stack([clear.mu[clear.labels == k].mean(0) for k in range(len(styles))])
+    figures: dict[str, float] = {}
+    sigmas, errors = [], []
+    for tag, frames, severity in ((*((str(n), n, 0.0) for n in (*SHORT, whole)),
+                                   *((f"spoiled_{s:g}", whole, s) for s in SPOILED))):
         found = posterior(encoder, styles, takes, frames, 2, severity)
-        return float((found.log_var / 2).exp().mean())
+        sigma = found.log_var.exp().mean(1).sqrt()
+        error = (found.mu - centres[found.labels]).square().mean(1).sqrt()
+        figures |= {f"sigma_{tag}": _rms(sigma), f"error_{tag}": _rms(error)}
+        sigmas.append(sigma)
+        errors.append(error)
+        if tag == str(whole):
+            strong, mild = found.labels >= len(plain), found.labels == names.index(PLAIN)
+            figures["sigma_plain_to_strong"] = _rms(sigma[mild]) / _rms(sigma[strong])
+    every, wrong = torch.cat(sigmas).numpy(), torch.cat(errors).numpy()
+    figures["sigma_short_to_long"] = figures[f"sigma_{SHORT[0]}"] / figures[f"sigma_{whole}"]
+    figures["sigma_spoiled_to_clean"] = figures[f"sigma_spoiled_{SPOILED[-1]:g}"] / figures[f"sigma_{whole}"]
+    figures["sigma_error_r"] = float(spearmanr(every, wrong).statistic)
+    mixed = np.random.default_rng(0).permutation(wrong)
+    return figures | {"sigma_error_r_shuffled": float(spearmanr(every, mixed).statistic)}
 
-    figures = {f"sigma_{n}": sigma(n, 0.0) for n in (3, 12, whole)} | {"sigma_spoiled": sigma(whole, 0.9)}
-    figures["sigma_short_to_long"] = figures["sigma_3"] / figures[f"sigma_{whole}"]
-    figures["sigma_spoiled_to_clean"] = figures["sigma_spoiled"] / figures[f"sigma_{whole}"]
-    return figures
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
 
 
 def _retrieval(query: Posterior, gallery: Posterior, distance: DistanceName) -> Tensor:

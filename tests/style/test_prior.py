@@ -19,6 +19,7 @@ from svp_stream.style.prior import (
     StylePrior,
     draw,
     load_prior,
+    pool,
     save_prior,
 )
 from svp_stream.weights_file import sha256
@@ -143,3 +144,30 @@ def test_a_saved_prior_comes_back_with_its_hash(tmp_path: Path) -> None:
     torch.testing.assert_close(again.encoder(*clip())[0], net.encoder(*clip())[0], atol=0.02, rtol=0)
     with pytest.raises(WeightsError, match="missing"):
         load_prior(tmp_path / "none.safetensors")
+
+
+def test_evidence_tells_sigma_length_and_reach() -> None:
+    net = encoder(evidence=True)
+    with torch.no_grad():
+        net.spread.weight.zero_()
+        net.spread.weight[:, -2] = -1.0
+        net.spread.bias.zero_()
+    expression, audio = clip(2, 20)
+    mask = torch.arange(20) < torch.tensor([[20], [5]])
+    _, log_var = net(expression, audio, mask)
+    apart = (log_var[1] - log_var[0]).detach()
+    assert bool((apart > 0.8).all()) and bool((apart < 1.4).all()), "ln 4, less what the squash takes"
+    raw, told = net.summary(expression, audio, mask)
+    assert told.shape == (2, 18) and raw.shape == (2, 8)
+    torch.testing.assert_close(told[:, -1], raw.std(1).log())
+    assert encoder().spread.in_features == 16
+
+
+def test_pooling_is_the_law_of_total_variance() -> None:
+    mu, log_var = torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.0, -2.0]])
+    mean, spread = pool(mu, log_var)
+    torch.testing.assert_close(mean, torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(spread.exp(), torch.tensor([1.0 + 2.0, (1 + torch.tensor(-2.0).exp().item()) / 2]))
+    alone = pool(mu[:1], log_var[:1])
+    torch.testing.assert_close(alone[0], mu[0])
+    torch.testing.assert_close(alone[1], log_var[0])

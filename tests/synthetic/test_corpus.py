@@ -18,20 +18,21 @@ from svp_stream.errors import ConfigError, MediaError
 from svp_stream.motion.manner import Manner
 from svp_stream.packets import Pose
 from svp_stream.synthetic import clip as clip_room
-from svp_stream.synthetic import corpus, sentences
+from svp_stream.synthetic import corpus, life, sentences
 from svp_stream.synthetic.corpus import CorpusConfig, draw, make_corpus
 from svp_stream.synthetic.render import Renderer
 from svp_stream.synthetic.rig import LANDMARKS, Rig
 from svp_stream.synthetic.sidecar import SAMPLES_PER_FRAME, Sidecar
-from svp_stream.synthetic.speech import HELD_OUT_VOICES, VOICES
-from svp_stream.synthetic.styles import HELD_OUT_STYLES, NAMED
+from svp_stream.synthetic.speech import ABROAD, HELD_OUT_VOICES, VOICES
+from svp_stream.synthetic.styles import HELD_OUT_CAST, HELD_OUT_STYLES, NAMED, TRAINING_CAST, TRAINING_STYLES
 from svp_stream.synthetic.video import matte_path, read_pictures
 from tests.fakes.procedural_head import write_procedural_head
 
 speaks = pytest.mark.skipif(shutil.which("flite") is None or shutil.which("espeak-ng") is None,
                             reason="flite and espeak-ng are not installed")
 TINY = CorpusConfig(avatars=("tiny",), rendered_minutes=0.03, rendered_heldout_minutes=0.01, speech_minutes=0.08,
-                    speech_heldout_minutes=0.01, size=64, supersample=1, sentences_per_clip=(1, 1))
+                    speech_heldout_minutes=0.01, size=64, supersample=1, sentences_per_clip=(1, 1), silent_share=0.0,
+                    breath_chance=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,47 @@ def test_training_never_sees_what_is_held_out() -> None:
     train = [p for p in plans if p.split == "train"]
     held = [p for p in plans if p.split == "heldout"]
     assert not {p.voice for p in train} & set(HELD_OUT_VOICES)
-    assert not {p.style for p in train} & set(HELD_OUT_STYLES)
+    assert not {p.style for p in train} & set(HELD_OUT_CAST)
     assert {sentences.split(s) for p in train for s in p.sentences} == {"train"}
     assert {sentences.split(s) for p in held for s in p.sentences} == {"heldout"}
-    assert all((p.voice in HELD_OUT_VOICES) != (p.style in HELD_OUT_STYLES) for p in held)
-    assert {p.style for p in train} == {*NAMED, clip_room.SAMPLED} - set(HELD_OUT_STYLES)
-    assert {p.voice for p in train} == set(VOICES) - set(HELD_OUT_VOICES)
-    assert {p.style for p in held} >= set(HELD_OUT_STYLES) and {p.voice for p in held} >= set(HELD_OUT_VOICES)
+    assert all((p.voice in HELD_OUT_VOICES) != (p.style in HELD_OUT_CAST) for p in held)
+    assert {p.style for p in train} == {*TRAINING_CAST, clip_room.SAMPLED}
+    assert {p.voice for p in train} == {*VOICES, *ABROAD} - set(HELD_OUT_VOICES)
+    assert {p.style for p in held} >= set(HELD_OUT_CAST) and {p.voice for p in held} >= set(HELD_OUT_VOICES)
+
+
+def test_a_corpus_has_forty_styles_in_three_voices_each() -> None:
+    voices: dict[str, set[str]] = {}
+    for p in draw(CorpusConfig(speech_minutes=240)):
+        if p.split == "train" and p.style != clip_room.SAMPLED:
+            voices.setdefault(p.style, set()).add(p.voice)
+    assert len(voices) >= 40 and min(map(len, voices.values())) >= 3
+    plain = draw(CorpusConfig(intensities=False))
+    assert {p.style for p in plain} == {*TRAINING_STYLES, *HELD_OUT_STYLES, clip_room.SAMPLED}
+
+
+def test_other_languages_and_listeners_are_for_training_alone() -> None:
+    plans = draw(CorpusConfig(speech_minutes=240, speech_heldout_minutes=20))
+    abroad = [p for p in plans if p.voice in ABROAD]
+    assert all(set(p.sentences) <= set(sentences.abroad()[ABROAD[p.voice].language]) for p in abroad)
+    assert len({ABROAD[p.voice].language for p in abroad}) == 6
+    silent = [p for p in plans if not p.sentences]
+    assert {p.split for p in [*abroad, *silent]} == {"train"}
+    share = len(abroad) / sum(p.split == "train" for p in plans)
+    assert 0.08 < share < 0.16 and 0.02 < len(silent) / len(plans) < 0.06
+    english = draw(CorpusConfig(abroad_share=0, silent_share=0))
+    assert all(p.sentences and p.voice in VOICES for p in english)
+
+
+def test_the_large_corpus_has_heads_of_both_families_women_and_men() -> None:
+    config = CorpusConfig.load(Path(__file__).parents[2] / "configs" / "corpus-large.yaml")
+    assert len(set(config.avatars)) >= 8 and len(CorpusConfig().avatars) == 2
+    kinds = {(a.split("_")[0], a.split("_")[2] if a.startswith("valid") else a.split("_")[1][0].upper())
+             for a in config.avatars}
+    assert kinds == {("valid", "F"), ("valid", "M"), ("cc0", "F"), ("cc0", "M")}
+    assert len({a.split("_")[1] for a in config.avatars if a.startswith("valid")}) >= 4
+    small = config.model_copy(update={"rendered_minutes": 0.1, "speech_minutes": 0.1})
+    assert {p.avatar for p in draw(small) if p.split == "heldout"} == {None, *config.avatars}
 
 
 def test_a_plan_grows_without_changing() -> None:
@@ -145,7 +180,8 @@ def test_the_picture_is_what_the_numbers_say(made: Path, heads: Path) -> None:
         for n in (0, len(pose) // 2, len(pose) - 1):
             eyeless = expression[n].copy()
             eyeless[:10] = 0
-            truth = renderer.draw(rig, eyeless, Pose(0, *(float(v) for v in pose[n])))
+            framing = life.frame(TINY.framing_jitter, np.random.default_rng([plan.seed, 5]))[0]
+            truth = renderer.draw(rig, eyeless, Pose(0, *(float(v) for v in pose[n])), framing)
             assert np.abs(rgb[n].astype(float) - truth.rgb).mean() < 4
             assert np.abs(matte[n].astype(float) - truth.alpha).mean() < 4
             np.testing.assert_allclose(s.array("kps")[n], truth.kps, atol=0.02)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from svp_stream.errors import MediaError
-from svp_stream.synthetic import speech
-from svp_stream.synthetic.phonemes import GLIDES, MOUTHS, SYMBOLS, VOWELS, from_espeak, from_flite
-from svp_stream.synthetic.speech import HELD_OUT_VOICES, VOICES, Utterance, Voice, synthesise
+from svp_stream.synthetic import sentences, speech
+from svp_stream.synthetic.phonemes import GLIDES, MOUTHS, SYMBOLS, VOWELS, from_abroad, from_espeak, from_flite
+from svp_stream.synthetic.speech import ABROAD, HELD_OUT_VOICES, VOICES, Utterance, Voice, synthesise
 
 TEXT = "Above the map, five brave judges measure butter. Is it 22?"
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
@@ -134,3 +134,29 @@ def test_symbols_of_both_engines() -> None:
     for unknown in ("qq", "IR"):
         with pytest.raises(KeyError):
             from_espeak(unknown)
+
+
+@needs_espeak
+@pytest.mark.parametrize("name", [name for name in ABROAD if "+f" in name])
+def test_other_languages_are_spoken_in_known_mouths(name: str) -> None:
+    voice = ABROAD[name]
+    for text in sentences.abroad()[voice.language][:3]:
+        utterance = synthesise(text, voice)
+        _check(utterance)
+        assert 0.1 < float(np.abs(utterance.samples).max()) <= 1.0 and utterance.duration_s > 0.8
+
+
+def test_every_language_has_a_woman_a_man_and_something_to_say() -> None:
+    said = sentences.abroad()
+    assert {voice.language for voice in ABROAD.values()} == set(said) and len(said) == 6
+    assert all(len({n for n in ABROAD if ABROAD[n].language == code}) == 2 for code in said)
+    assert all(len(texts) >= 10 for texts in said.values())
+    assert not set(ABROAD) & set(VOICES)
+
+
+def test_foreign_sounds_take_the_nearest_mouth() -> None:
+    table = {"y": ("uw",), "Y:": ("uh",), "O~": ("ao",), "e:": ("eh",), "ts;": ("ch",), "'a": ("aa",), "t": ("t",)}
+    assert {m: from_abroad(m) for m in table} == table
+    assert from_espeak("y") == ("y",), "in English it is the sound of yes"
+    with pytest.raises(KeyError):
+        from_abroad("qqq")

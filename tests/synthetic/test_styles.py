@@ -10,12 +10,18 @@ import pytest
 
 from svp_stream.motion.manner import MANNER_DIM, Manner
 from svp_stream.synthetic.styles import (
+    CAST,
+    HELD_OUT_CAST,
     HELD_OUT_STYLES,
     NAMED,
     PARAMETERS,
+    PLAIN,
     STYLE_DIM,
+    TRAINING_CAST,
     TRAINING_STYLES,
     SpeakingStyle,
+    grades,
+    intensify,
     sample,
 )
 
@@ -75,3 +81,21 @@ def test_samples_stay_within_manner_limits() -> None:
     for _ in range(50):
         manner = sample(rng).manner
         assert manner == Manner.from_vector(manner.vector())
+
+
+def test_the_cast_is_every_family_in_three_intensities() -> None:
+    assert len(TRAINING_CAST) >= 40 and set(TRAINING_CAST) | set(HELD_OUT_CAST) == set(CAST)
+    assert not set(TRAINING_CAST) & set(HELD_OUT_CAST)
+    assert set(HELD_OUT_CAST) == {g for family in HELD_OUT_STYLES for g in grades(family)} and grades(PLAIN) == (PLAIN,)
+    assert all(CAST[name] == style for name, style in NAMED.items())
+    plain, spread = CAST[PLAIN].vector(), np.std([s.vector() for s in NAMED.values()], axis=0) + 1e-6
+    for family in set(NAMED) - {PLAIN}:
+        away = [np.linalg.norm((CAST[g].vector() - plain) / spread) for g in grades(family)]
+        assert away[0] < 0.7 * away[1] and 1.02 * away[1] < away[2], family
+
+
+def test_intensity_goes_from_plain_to_caricature() -> None:
+    assert intensify(NAMED["angry"], 0.0, PLAIN) == SpeakingStyle.from_vector(PLAIN, NAMED[PLAIN].vector())
+    np.testing.assert_allclose(intensify(NAMED["sad"], 1.0, "sad").vector(), NAMED["sad"].vector(), atol=1e-5)
+    far = intensify(NAMED["dramatic"], 9.0, "far")
+    assert far == SpeakingStyle.from_vector("far", far.vector())

@@ -21,7 +21,7 @@ from tests.fakes.coefficients import tiny_bank
 
 CONFIG = ExpressionTrainConfig.model_validate({
     "loop": {"steps": 60, "batch": 6, "lr": 4e-3, "warmup": 4, "ema": 0.9, "precision": "fp32", "threads": 1},
-    "dim": 64, "layers": 1, "tokens": 2, "style_tokens": 2, "frames": 8, "styles": 18, "style_clips": 2,
+    "dim": 64, "layers": 1, "tokens": 2, "style_tokens": 2, "frames": 8, "styles": 48, "style_clips": 2,
     "style_frames": 16,
 })
 

@@ -11,7 +11,13 @@ from torch.distributions import Normal, kl_divergence
 
 from svp_stream.style.distance import DistanceName, bhatt
 from svp_stream.style.prior import PriorConfig, StylePrior, draw
-from svp_stream.training.losses_style import Temperature, contrastive_loss, kl_to_standard, reconstruction_loss
+from svp_stream.training.losses_style import (
+    Temperature,
+    calibration_loss,
+    contrastive_loss,
+    kl_to_standard,
+    reconstruction_loss,
+)
 
 NAMES: list[DistanceName] = ["bhatt", "elk", "w2", "jeffreys"]
 
@@ -114,3 +120,37 @@ def test_the_losses_teach_styles_that_other_words_are_spoken_in() -> None:
         right = reconstruction_loss(net.decoder(audio, mu.roll(4, 0)), expression)
         wrong = reconstruction_loss(net.decoder(audio, mu.roll(1, 0)), expression)
         assert float(right) < 0.7 * float(wrong)
+
+
+def test_calibration_is_least_where_sigma_is_the_scatter() -> None:
+    g = torch.Generator().manual_seed(0)
+    scatter, labels = 0.3, torch.arange(200) // 4
+    mu = torch.randn(50, 16, generator=g).repeat_interleave(4, 0) + scatter * torch.randn(200, 16, generator=g)
+    told = {s: float(calibration_loss(mu, torch.full((200, 16), 2 * math.log(s)), labels))
+            for s in (0.1, 0.2, 0.3, 0.45, 0.9)}
+    assert min(told, key=lambda s: told[s]) == 0.3
+    right = 0.5 * (1 + math.log(2 * math.pi * 2 * scatter**2))
+    assert told[0.3] == pytest.approx(right, abs=0.03), "the entropy of a difference of two, by the dimension"
+
+
+def test_calibration_moves_sigma_and_never_mu() -> None:
+    mu, log_var, labels = batch()
+    mu, log_var = mu.requires_grad_(), log_var.requires_grad_()
+    calibration_loss(mu, log_var, labels).backward()  # type: ignore[no-untyped-call]
+    assert mu.grad is None and log_var.grad is not None and float(log_var.grad[:5].abs().min()) > 0
+    assert float(log_var.grad[5].abs().max()) == 0, "a clip without a partner tells nothing"
+    with pytest.raises(ValueError, match="no two clips"):
+        calibration_loss(mu, log_var, torch.arange(6))
+
+
+def test_resolution_asks_styles_further_apart() -> None:
+    """Shrinking means and sigmas together changes nothing, unless the contrast is blurred."""
+    labels = torch.arange(8) // 2
+    mu = torch.eye(8)[labels] + 0.05 * torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    log_var = torch.full((8, 8), 2 * math.log(0.3))
+
+    def loss(scale: float, resolution: float) -> float:
+        return float(contrastive_loss(scale * mu, log_var + 2 * math.log(scale), labels, "bhatt", 0.1, resolution))
+
+    assert loss(0.1, 0.0) == pytest.approx(loss(1.0, 0.0), rel=1e-4)
+    assert loss(0.1, 0.5) > loss(1.0, 0.5) + 0.3
