@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_WRONG = 2
 EVALUATOR, SYNCNET = "evaluator", "syncnet"
-STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
+STAGES = ("autoencoder", "audio", "style-prior", "expression", "motion", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this machine.")

@@ -26,6 +26,8 @@ PARTS: Final = {
     "autoencoder": "autoencoder.safetensors",
     "evaluator": "evaluator.safetensors",
 }
+OPTIONAL: Final = {"motion": "motion.safetensors"}
+"""Without learned motion people move by rule."""
 DENOISER: Final = "denoiser.safetensors"
 MIT: Final = " ".join(
     """
@@ -62,6 +64,7 @@ def release(runs: Path, folder: Path, denoiser_of: str | None = None) -> Path:
     stages = [denoiser_of] if denoiser_of else ["consistency", "video", "image"]
     finished = [runs / stage / DENOISER for stage in stages]
     denoiser = next((p for p in finished if p.is_file()), finished[-1])
+    chosen += [p for p in (runs / stage / name for stage, name in OPTIONAL.items()) if p.is_file()]
     chosen += [denoiser, *sorted((runs / "avatars").glob("avatar_*.safetensors"))]
     missing = [str(p) for p in chosen if not p.is_file()]
     if missing:
