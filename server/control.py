@@ -77,6 +77,13 @@ class EchoOrder(_Order):
     on: bool
 
 
+class ListenOrder(_Order):
+    """While on, somebody speaks to the avatar (say, an agent's user): while it does not speak itself, it listens."""
+
+    type: Literal["listen"] = "listen"
+    on: bool
+
+
 class BackgroundOrder(_Order):
     """Stand before a colour; null: the engine's own picture. A picture comes by HTTP (see `backdrop`)."""
 
@@ -91,10 +98,10 @@ class Ping(_Order):
     t: Annotated[float, Field(allow_inf_nan=False)] | int = 0
 
 
-Order = StyleOrder | AvatarOrder | MuteOrder | EchoOrder | BackgroundOrder | Ping
+Order = StyleOrder | AvatarOrder | MuteOrder | EchoOrder | ListenOrder | BackgroundOrder | Ping
 _KNOWN: Final[dict[str, type[Order]]] = {
-    "style": StyleOrder, "avatar": AvatarOrder, "mute": MuteOrder, "echo": EchoOrder, "background": BackgroundOrder,
-    "ping": Ping,
+    "style": StyleOrder, "avatar": AvatarOrder, "mute": MuteOrder, "echo": EchoOrder, "listen": ListenOrder,
+    "background": BackgroundOrder, "ping": Ping,
 }
 
 

@@ -3,7 +3,8 @@
 In: messages of data channels, orders by HTTP. Out: orders for the inference thread, events for every listener
 (`control` says their form). Remembers: the listeners, the manner that the session is set to, mute and echo.
 
-Every order is answered: `style`, `avatar`, `mute`, `echo`, `background` after it has taken effect, `pong`, or `error`.
+Every order is answered: `style`, `avatar`, `mute`, `echo`, `listen`, `background` after it has taken effect, `pong`, or
+`error`.
 Changes are told to all, with the `id` of the order only to the one who gave it; `pong` and refusals go to that one
 alone. Events for a channel that is not open or not drained are left out.
 """
@@ -19,7 +20,17 @@ from aiortc import RTCDataChannel
 from aiortc.exceptions import InvalidStateError
 
 from server import control
-from server.control import AvatarOrder, BackgroundOrder, ControlError, EchoOrder, MuteOrder, Order, Ping, StyleOrder
+from server.control import (
+    AvatarOrder,
+    BackgroundOrder,
+    ControlError,
+    EchoOrder,
+    ListenOrder,
+    MuteOrder,
+    Order,
+    Ping,
+    StyleOrder,
+)
 from server.feed import PictureFeed
 from server.studio import Manner, Studio
 from server.worker import Seat, Street, Worker
@@ -27,6 +38,7 @@ from svp_stream.clock import ticks_to_ms
 from svp_stream.errors import CapacityError, SvpError
 from svp_stream.packets import SpeechState
 from svp_stream.pipeline.compose import Background
+from svp_stream.pipeline.engine import Attending
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +123,15 @@ class Desk:
         answer = order or BackgroundOrder(color=None)
         self._answer("background", answer, asker, background=told(background))
 
+    def order_listen(self, order: ListenOrder, asker: Listener | None = None) -> None:
+        """Somebody speaks to the avatar, or has ceased to: it listens, and nods now and then."""
+
+        def attend(street: Street) -> None:
+            if isinstance(street, Attending):
+                street.attend(order.on)
+
+        self._tell(attend, "listen", order, asker, on=order.on)
+
     def tell(self, kind: str, **fields: Any) -> None:
         """An event for everybody."""
         for hear in self._listeners:
@@ -155,6 +176,8 @@ class Desk:
             case EchoOrder(on=on):
                 self.echo = on
                 self._answer("echo", order, asker, on=on)
+            case ListenOrder():
+                self.order_listen(order, asker)
             case BackgroundOrder(color=color):
                 self.order_background(None if color is None else Background.of_colour(color), order, asker)
 

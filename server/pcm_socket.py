@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from server import pcm_wire
-from server.control import Ping
+from server.control import ListenOrder, Ping
 from server.live import Live, Source, SourceTaken
 from server.mailbox import Packet
 from server.pacing import PACKET_TICKS
@@ -94,6 +94,7 @@ class Agent:
         self._told: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self._malformed = 0
+        self._listens = False
         self._refused_ticks = 0
 
     async def run(self) -> None:
@@ -112,6 +113,8 @@ class Agent:
                 verdict = await self._serve(source)
             finally:
                 leave()
+                if self._listens:
+                    self._live.desk.order_listen(ListenOrder(on=False))
                 self._counts.agents.dec()
                 self._cut(source, verdict)
         finally:
@@ -162,7 +165,7 @@ class Agent:
         if data is not None:
             self._playout.feed(now_s, pcm_wire.samples(data))
             return
-        match pcm_wire.parse(message.get("text") or ""):
+        match order := pcm_wire.parse(message.get("text") or ""):
             case Start(rate_hz=rate_hz, segment=name):
                 self._playout.start(rate_hz, name)
             case End():
@@ -171,6 +174,9 @@ class Agent:
                 if self._playout.busy:
                     source.drop_pending()
                 self._tell(self._playout.interrupt(now_s, id))
+            case ListenOrder():
+                self._live.desk.order_listen(order)
+                self._listens = order.on
             case Ping(t=t, id=id):
                 self._tell([Pong(t, id)])
             case None:

@@ -9,6 +9,7 @@ Remembers: nothing. Text is JSON with `type` and `v`; binary is PCM16, little-en
 | binary | sound of the open segment, whole samples, at most 1 MiB a message, as fast as it is made |
 | `end` | the segment is complete (another `start` says so, too) |
 | `interrupt` {id?} | cut now: whatever was started and has not been heard to its end is forgotten |
+| `listen` {on, id?} | the agent's user began or ceased to speak: a silent avatar listens and nods meanwhile |
 | `ping` {t?, id?} | answered by `pong` with the same `t` and `id` |
 
 | server -> agent | means |
@@ -45,7 +46,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from server import control
-from server.control import ControlError, Ping
+from server.control import ControlError, ListenOrder, Ping
 
 RATES_HZ: Final = (16_000, 24_000, 48_000)
 MAX_AUDIO_BYTES: Final = 1 << 20
@@ -97,8 +98,10 @@ class Interrupt(_Order):
     type: Literal["interrupt"] = "interrupt"
 
 
-AgentOrder = Start | End | Interrupt | Ping
-_KNOWN: Final[dict[str, type[AgentOrder]]] = {"start": Start, "end": End, "interrupt": Interrupt, "ping": Ping}
+AgentOrder = Start | End | Interrupt | ListenOrder | Ping
+_KNOWN: Final[dict[str, type[AgentOrder]]] = {
+    "start": Start, "end": End, "interrupt": Interrupt, "listen": ListenOrder, "ping": Ping,
+}
 
 
 @dataclass(frozen=True, slots=True)

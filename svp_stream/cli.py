@@ -22,7 +22,7 @@ from svp_stream import cli_research, cli_style
 from svp_stream.errors import SvpError
 
 EXIT_WRONG = 2
-STAGES = ("autoencoder", "audio", "style-prior", "expression", "image", "video", "consistency")
+STAGES = ("autoencoder", "audio", "style-prior", "expression", "motion", "image", "video", "consistency")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this machine.")

@@ -26,11 +26,13 @@ SILENCE_DBFS = -100.0
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The frame at `pts`: `rms` of its samples in [0, 1] (1 is a full-scale square wave), `stress` in [0, 1]."""
+    """The frame at `pts`: `rms` of its samples in [0, 1] (1 is a full-scale square wave), `stress` in [0, 1], and how
+    far it lies below the loudest that the voice has lately been."""
 
     pts: int
     rms: float
     stress: float
+    below_db: float = 0.0
 
     @property
     def dbfs(self) -> float:
@@ -120,7 +122,7 @@ class LevelStream:
         state.ceiling = max(loud, sunk, rule.floor_dbfs)
         goal = min(max(1.0 + (loud - state.ceiling) / rule.range_db, 0.0), 1.0)
         state.envelope += (goal - state.envelope) * (self._attack if goal > state.envelope else self._release)
-        out = Level(state.pts, rms, state.envelope**rule.contrast)
+        out = Level(state.pts, rms, state.envelope**rule.contrast, state.ceiling - loud)
         state.pts += FRAME_TICKS
         return out
 

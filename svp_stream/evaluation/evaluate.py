@@ -142,6 +142,9 @@ _LIP_LINES: Final[_Lines] = (
     ("lag_ms", "lag of the lips behind the truth", "ms", "within 40 either way", False),
     ("silence_ratio", "lip motion in silence over speech", "", "", False),
     ("silence_ratio_true", "the same in the renderer's truth", "", "", True),
+    ("silence_ratio_gauge", "the same as the gauge reads the renderer's own frames", "", "", True),
+    ("silence_speed", "lip motion in silence, a frame, in 1/1000 of the distance between the eyes", "", "", False),
+    ("silence_speed_gauge", "the same as the gauge reads the renderer's own frames: 1.1 of it at most", "", "", True),
 )
 _PICTURE_LINES: Final[_Lines] = (
     ("psnr", "PSNR of generated frames, whole", "dB", "", False),
@@ -169,6 +172,9 @@ def _lips(bench: Bench, trial: Trial, made: Bytes, number: int) -> dict[str, flo
         "lag_ms": metrics.lag_ms(read[:, LIP], true[:, LIP]),
         "silence_ratio": metrics.silence_ratio(read[:, LIP], trial.speaking),
         "silence_ratio_true": metrics.silence_ratio(true[:, LIP], trial.speaking),
+        "silence_ratio_gauge": metrics.silence_ratio(limit[:, LIP], trial.speaking),
+        "silence_speed": 1000 * metrics.silent_speed(read[:, LIP], trial.speaking),
+        "silence_speed_gauge": 1000 * metrics.silent_speed(limit[:, LIP], trial.speaking),
     }
 
 

@@ -107,6 +107,12 @@ def silence_ratio(track: Floats, speaking: Mask) -> float:
     return float(speed[neither].mean() / speed[both].mean())
 
 
+def silent_speed(track: Floats, speaking: Mask) -> float:
+    """Mean change from frame to frame of a track [T] where nobody speaks; NaN where somebody always does."""
+    speed = np.abs(np.diff(np.asarray(track, np.float64)))[~speaking[1:] & ~speaking[:-1]]
+    return float(speed.mean()) if len(speed) else float("nan")
+
+
 def blinks(eye_open: Floats, shut: float = 0.5) -> int:
     """How often a lid's opening [T] falls under `shut` of its usual (80th percentile) and comes back."""
     usual = float(np.quantile(eye_open, 0.8)) if len(eye_open) else 0.0

@@ -1,7 +1,8 @@
 """Lids and gaze of one person.
 
 What it is: blinks (about 80 ms to close, 140 ms to open, a refractory Poisson process with double blinks, more likely
-where a phrase ends or the eyes jump) and fixations joined by saccades, mostly at the viewer. Profiles and rates follow
+where a phrase ends or the eyes jump) and fixations joined by saccades, mostly at the viewer: a listener's hardly leave,
+an idler's wander further and stay away longer. Profiles and rates follow
 Trutoiu et al., Modeling and animating eye blinks (ACM TAP 2011), and Bentivoglio et al. (Movement Disorders 1997); the
 saccade's duration follows the main sequence, 2.2 ms a degree + 21 ms (Carpenter, Movements of the Eyes, 1988).
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from svp_stream.motion.attention import Role
 from svp_stream.motion.manner import Manner
 from svp_stream.motion.wander import Float64, smoothstep
 
@@ -25,6 +27,11 @@ REFRACTORY_S = 0.45
 PHRASE_END_S = 0.5
 PHRASE_END_HZ = 1.2
 UNIFORMS = 8
+LEAVE = {Role.SPEAKING: 1.0, Role.LISTENING: 0.35, Role.IDLE: 1.4}
+"""How readily the eyes leave the viewer, in shares of the manner's rate."""
+IDLE_REACH = 1.5
+IDLE_STAY = 2.0
+BLINKS = {Role.SPEAKING: 1.0, Role.LISTENING: 0.85, Role.IDLE: 1.1}
 
 
 @dataclass(slots=True)
@@ -58,15 +65,16 @@ def gaze(state: EyeState) -> tuple[float, float]:
     return state.from_x + t * (state.to_x - state.from_x), state.from_y + t * (state.to_y - state.from_y)
 
 
-def step(state: EyeState, manner: Manner, speaking: bool, dt_s: float, uniforms: Float64) -> None:
+def step(state: EyeState, manner: Manner, role: Role, dt_s: float, uniforms: Float64) -> None:
     """Advance by one frame of `dt_s`; `uniforms` [8] in [0, 1) are this frame's chances."""
-    jumped = _step_gaze(state, manner, speaking, dt_s, uniforms[:4])
-    _step_blink(state, manner, speaking, dt_s, jumped, uniforms[4:])
+    jumped = _step_gaze(state, manner, role, dt_s, uniforms[:4])
+    _step_blink(state, manner, role, dt_s, jumped, uniforms[4:])
 
 
 def _step_blink(
-    state: EyeState, manner: Manner, speaking: bool, dt_s: float, jumped: float, uniforms: Float64
+    state: EyeState, manner: Manner, role: Role, dt_s: float, jumped: float, uniforms: Float64
 ) -> None:
+    speaking = role is Role.SPEAKING
     state.blink_s += dt_s
     state.since_phrase_s = 0.0 if state.was_speaking and not speaking else state.since_phrase_s + dt_s
     state.was_speaking = speaking
@@ -78,7 +86,7 @@ def _step_blink(
         return
     # Dead time after each blink and the doubles are taken out of the wait, so that the mean rate is the manner's.
     wait_s = (1 + manner.double_blink) / manner.blink_rate_hz - REFRACTORY_S
-    hazard = 1 / max(wait_s, 0.1)
+    hazard = BLINKS[role] / max(wait_s, 0.1)
     if state.since_phrase_s < PHRASE_END_S:
         hazard += PHRASE_END_HZ
     chance = 1 - math.exp(-hazard * dt_s)
@@ -89,7 +97,7 @@ def _step_blink(
         state.doubled = bool(uniforms[2] < manner.double_blink)
 
 
-def _step_gaze(state: EyeState, manner: Manner, speaking: bool, dt_s: float, uniforms: Float64) -> float:
+def _step_gaze(state: EyeState, manner: Manner, role: Role, dt_s: float, uniforms: Float64) -> float:
     """Returns the size in degrees of a saccade that begins in this frame, 0 where none does."""
     state.saccade_s += dt_s
     state.hold_s -= dt_s
@@ -98,12 +106,13 @@ def _step_gaze(state: EyeState, manner: Manner, speaking: bool, dt_s: float, uni
     state.from_x, state.from_y = gaze(state)
     hold_s = 0.3 - 0.45 * math.log1p(-float(uniforms[1]) * 0.93)
     # A listener looks at the speaker; a speaker looks away more often. `hold_s` averages 0.7 s.
-    leave = min(manner.gaze_rate_hz * (1.0 if speaking else 0.5) * 0.7, 0.8)
+    leave = min(manner.gaze_rate_hz * LEAVE[role] * 0.7, 0.8)
     state.away = not state.away and bool(uniforms[0] < leave)
     angle = 2 * math.pi * float(uniforms[2])
     radius = math.sqrt(-2 * math.log1p(-float(uniforms[3]) * 0.98))
-    size = manner.gaze_size_deg if state.away else 0.5
+    far = state.away and role is Role.IDLE
+    size = manner.gaze_size_deg * (IDLE_REACH if far else 1.0) if state.away else 0.5
     state.to_x = size * radius * math.cos(angle)
     state.to_y = 0.55 * size * radius * math.sin(angle)
-    state.hold_s, state.saccade_s = hold_s, 0.0
+    state.hold_s, state.saccade_s = hold_s * (IDLE_STAY if far else 1.0), 0.0
     return math.hypot(state.to_x - state.from_x, state.to_y - state.from_y)

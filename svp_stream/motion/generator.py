@@ -1,9 +1,10 @@
-"""The motion generator: a living head for lips that come from elsewhere.
+"""The motion generator by rule: a living head for lips that come from elsewhere.
 
 What it is: a seeded, causal stream of head pose, blinks, gaze and breath, steered by a `Manner` and by the voice's
 stress. The head follows a wandering goal through a critically damped spring, nods on rising stress, moves less while
-listening, and never stands still: it breathes and sways in silence too. The eyes hold the viewer against the head's own
-turning (the vestibulo-ocular reflex).
+listening, and never stands still: it breathes and sways in silence too. Spoken to, it nods small nods, in rows, most
+where the other pauses; idle, it shifts its posture now and then. The eyes hold the viewer against the head's own
+turning (the vestibulo-ocular reflex). The synthetic corpus moves by it; engines with a trained `learned` motion do not.
 
 In: `MotionDrive`, one a video frame. Out: `Pose` of the same frame. Remembers: `MotionState`, one dataclass.
 Latency: one frame, the drive's own (1920 ticks).
@@ -19,6 +20,7 @@ import numpy as np
 from svp_stream.clock import FRAME_RATE_HZ, FRAME_TICKS
 from svp_stream.errors import StreamError
 from svp_stream.motion import eyes
+from svp_stream.motion.attention import Attention, Role
 from svp_stream.motion.manner import Manner
 from svp_stream.motion.wander import Float64, Wander, smoothstep, soft_limit, spring
 from svp_stream.packets import Float32, Pose
@@ -34,6 +36,13 @@ _BREATH_HZ = 0.26
 _NOD_S = 0.48
 _NOD_REST_S = 0.32
 _REFLEX = 0.9
+_ASSENT_S = 0.42
+_ASSENT_HZ = 0.22
+_ASSENT_AT_PAUSE = 0.6
+_POSTURE_HZ = 0.11
+_POSTURE_SPRING = 3.0
+_POSTURE_SIZE = np.array([0.45, 0.3, 0.35])
+"""Yaw, pitch, roll of a posture shift in units of the manner's head size."""
 # Slow yaw, pitch, roll, x, y; quick yaw, pitch, roll of speech; the pace of the breath.
 _CORNERS = np.array([1.0, 1.0, 0.8, 0.6, 0.6, 2.6, 3.0, 2.4, 0.5])
 _CHANNELS = len(_CORNERS)
@@ -41,11 +50,15 @@ _CHANNELS = len(_CORNERS)
 
 @dataclass(frozen=True, slots=True)
 class MotionDrive:
-    """What the voice asks of the head in the frame at `pts`: `speaking` or not, and vocal `stress` in [0, 1]."""
+    """What is asked of the head in the frame at `pts`: `speaking` or not, vocal `stress` in [0, 1], whether the person
+    is `addressed` by somebody who speaks, and the sound as the audio encoder hears it (`voice` float32 [A], the mean of
+    the frame's tokens; None where nobody listens that closely)."""
 
     pts: int
     speaking: bool
     stress: float
+    addressed: bool = False
+    voice: Float32 | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -68,6 +81,14 @@ class MotionState:
     nod_size: float = 0.0
     nod_tilt: float = 0.0
     eye: eyes.EyeState = field(default_factory=eyes.EyeState)
+    attention: Attention = field(default_factory=Attention)
+    was_addressed: bool = False
+    assents: int = 0
+    assent_s: float = 10.0
+    assent_size: float = 0.0
+    posture: Float64 = field(default_factory=lambda: np.zeros(3))
+    posture_v: Float64 = field(default_factory=lambda: np.zeros(3))
+    posture_goal: Float64 = field(default_factory=lambda: np.zeros(3))
 
 
 class MotionStream:
@@ -143,13 +164,17 @@ class MotionStream:
         s.glide = min(s.glide + 1, GLIDE_FRAMES)
         manner = Manner.from_vector(self._manner_vector())
         normals = s.rng.standard_normal((2, _CHANNELS))
-        chances = s.rng.random(eyes.UNIFORMS + 3)
+        chances = s.rng.random(eyes.UNIFORMS + 7)
+        shift = s.rng.standard_normal(3)
+        role = s.attention.step(x.speaking, x.addressed, _DT_S)
         stress = min(max(x.stress, 0.0), 1.0) if x.speaking else 0.0
         s.activity += ((1.0 if x.speaking else 0.0) - s.activity) * (1 - math.exp(-_DT_S / 0.35))
         s.wander.step(_CORNERS * manner.head_tempo_hz, _DT_S, normals)
         s.breath = (s.breath + _DT_S * _BREATH_HZ * (1 + 0.15 * float(s.wander.x[8]))) % 1.0
         self._step_nod(stress, chances[eyes.UNIFORMS:])
-        eyes.step(s.eye, manner, x.speaking, _DT_S, chances[:eyes.UNIFORMS])
+        self._step_assent(x.addressed and not x.speaking, chances[eyes.UNIFORMS + 3 :])
+        self._step_posture(role, manner, chances[-1], shift)
+        eyes.step(s.eye, manner, role, _DT_S, chances[:eyes.UNIFORMS])
         s.head, s.head_v = spring(s.head, s.head_v, self._goal(s, manner), _SPRING, _DT_S)
 
     def _step_nod(self, stress: float, chances: Float64) -> None:
@@ -164,18 +189,44 @@ class MotionStream:
             s.nod_tilt = float(chances[2]) - 0.5
         s.stress_floor += max(min(rise, 0.06), -0.12)
 
+    def _step_assent(self, addressed: bool, chances: Float64) -> None:
+        """Small nods, one to three in a row, while somebody speaks to the person, and most where they pause."""
+        s = self._state
+        s.assent_s += _DT_S
+        if s.assents and s.assent_s >= _ASSENT_S:
+            s.assents -= 1
+            s.assent_s = 0.0 if s.assents else s.assent_s
+        paused = s.was_addressed and not addressed
+        chance = _ASSENT_AT_PAUSE if paused else _ASSENT_HZ * _DT_S * addressed
+        if not s.assents and chances[0] < chance:
+            s.assents, s.assent_s = 1 + int(3 * chances[1]), 0.0
+            s.assent_size = 0.5 + 0.5 * float(chances[2])
+        s.was_addressed = addressed
+
+    def _step_posture(self, role: Role, manner: Manner, chance: float, shift: Float64) -> None:
+        """An idler takes another posture now and then; whoever speaks or listens comes back to their own."""
+        s = self._state
+        if role is not Role.IDLE:
+            s.posture_goal = np.zeros(3)
+        elif chance < _POSTURE_HZ * _DT_S:
+            s.posture_goal = manner.head_size_deg * _POSTURE_SIZE * shift
+        s.posture, s.posture_v = spring(s.posture, s.posture_v, s.posture_goal, _POSTURE_SPRING, _DT_S)
+
     def _goal(self, s: MotionState, m: Manner) -> Float64:
         """Where the head wants to be: float64 [5] yaw, pitch, roll (degrees), dx, dy (fractions of the picture)."""
         w = s.wander.x
         slow = m.head_size_deg * (0.45 + 0.55 * s.activity)
         quick = m.head_size_deg * 0.35 * s.activity
         nod = math.sin(math.pi * min(s.nod_s / _NOD_S, 1.0)) ** 2 * s.nod_size * m.nod_deg * 1.25
+        if s.assents:
+            nod += math.sin(math.pi * s.assent_s / _ASSENT_S) ** 2 * s.assent_size * m.nod_deg
         wide, low = slow * float(w[0]) + quick * float(w[5]), 0.55 * slow * float(w[1]) + quick * 0.7 * float(w[6])
         lean = 0.5 * slow * float(w[2]) + quick * 0.5 * float(w[7])
         lift = _breath(s.breath)
-        yaw = m.yaw_deg + wide + 0.15 * s.eye.to_x
-        pitch = m.pitch_deg + low + nod + 0.1 * s.eye.to_y - 0.25 * lift
-        roll = m.roll_deg + lean + 0.25 * wide + 0.35 * s.nod_tilt * nod
+        turn, bow, tilt = (float(v) for v in s.posture)
+        yaw = m.yaw_deg + wide + turn + 0.15 * s.eye.to_x
+        pitch = m.pitch_deg + low + bow + nod + 0.1 * s.eye.to_y - 0.25 * lift
+        roll = m.roll_deg + lean + tilt + 0.25 * wide + 0.35 * s.nod_tilt * nod
         dx = 0.0006 * yaw + 0.0008 * roll + 0.0012 * slow * float(w[3])
         dy = 0.0005 * (pitch - m.pitch_deg) + 0.0008 * slow * float(w[4]) - m.breath_size * lift
         return np.array([yaw, pitch, roll, dx, dy])

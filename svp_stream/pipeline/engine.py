@@ -61,6 +61,15 @@ class Hushing(Protocol):
         ...
 
 
+@runtime_checkable
+class Attending(Protocol):
+    """A stream whose person can be spoken to by somebody who is not heard here: the user of an agent."""
+
+    def attend(self, on: bool) -> None:
+        """Whether somebody speaks to the person, from the next frame made."""
+        ...
+
+
 class Engine(Protocol):
     """Shared models. Called from the one inference thread only."""
 

@@ -1,9 +1,10 @@
 """One person's face on the trained engine: a `Stage[AudioChunk, Frame]` with live controls.
 
-Each frame: window of audio tokens and style to tokens and expression; level and speech state to a pose; both to the
-reference latent and the HEAD-Kps raster; the sampler to a clean latent (warm from the last one, or cold in two steps);
-paint. The ladder's rungs, from `effort`: 1 a cold start takes one step; 2 this frame's outermost level on the last
-frame's deep features; 3 the last latent moved by the change of the reference; 4 the last picture again.
+Each frame: window of audio tokens and style to tokens and expression, which come to rest where nobody speaks; level,
+tokens and speech state to a pose; both to the reference latent and the HEAD-Kps raster; the sampler to a clean latent
+(warm from the last one, or cold in two steps); paint. The ladder's rungs, from `effort`: 1 a cold start takes one step;
+2 this frame's outermost level on the last frame's deep features; 3 the last latent moved by the change of the
+reference; 4 the last picture again.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from svp_stream.arkit import SPEECH
-from svp_stream.audio.level import Level, LevelStream
+from svp_stream.audio.level import SILENCE_DBFS, Level, LevelStream
 from svp_stream.audio.wav2vec import Wav2VecStream
 from svp_stream.clock import FRAME_TICKS, MODEL_RATE_HZ, ticks_per_sample
 from svp_stream.diffusion import sampler
@@ -28,10 +30,12 @@ from svp_stream.diffusion.conditioner import widened
 from svp_stream.diffusion.noise import SessionNoise
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
 from svp_stream.errors import EngineError
-from svp_stream.motion.generator import MotionDrive, MotionStream
+from svp_stream.motion.generator import MotionDrive
 from svp_stream.motion.kps import raster_pose
 from svp_stream.packets import AudioChunk, AudioTokens, Bytes, Float32, Frame, Pose, SpeechState
 from svp_stream.pipeline.engine import StyleRequest
+from svp_stream.pipeline.living import Motion
+from svp_stream.pipeline.resting import Resting
 from svp_stream.style.blend import Glide, StylePoint, sample
 
 if TYPE_CHECKING:
@@ -50,17 +54,22 @@ class _State:
 
     ears: Wav2VecStream
     level: LevelStream
-    motion: MotionStream
+    motion: Motion
     glide: Glide
     cache: LatentCache = field(default_factory=LatentCache)
     tokens: deque[AudioTokens] = field(default_factory=deque)
     levels: deque[Level] = field(default_factory=deque)
     states: deque[SpeechState] = field(default_factory=lambda: deque(maxlen=256))
-    speaking: bool = False
+    speaking: bool | None = None
+    """None while nobody has said whether anybody speaks."""
+    addressed: bool = False
     number: int = 0
     behind: int = 0
     next_pts: int | None = None
     style: tuple[Float32, Float32] | None = None
+    resting: Resting = field(default_factory=Resting)
+    rest: tuple[Float32, Float32] | None = None
+    """Tokens and coefficients of a face of this style that hears nothing; None until they are wanted."""
     reference: Float32 | None = None
     picture: Bytes | None = None
 
@@ -94,15 +103,18 @@ class MiniFace:
         self.effort = 0
         self._sitter = self._engine.sitter(avatar)
         point = self._point(style)
-        manner = self._engine.manner(self._sample(point))
         self._state = _State(
             ears=Wav2VecStream(self._engine.encoder, self._engine.encode_step), level=LevelStream(),
-            motion=MotionStream(manner, self._seed), glide=Glide.rest(point),
+            motion=self._engine.living(self._sample(point), self._seed), glide=Glide.rest(point),
         )
 
     def hear(self, state: SpeechState) -> None:
         """Who speaks from `state.pts` on."""
         self._state.states.append(state)
+
+    def attend(self, on: bool) -> None:
+        """Whether somebody speaks to the person, from the next frame made: they listen and nod."""
+        self._state.addressed = on
 
     def set_style(self, style: StyleRequest) -> None:
         """Glide to a style over 0.3 s, from the next frame made."""
@@ -111,7 +123,7 @@ class MiniFace:
         st.glide = st.glide.toward(point, self._next_pts())
         # Frames may repeat until the glide is over: what was kept of the style before must not outlive it.
         st.style = None
-        st.motion.set_manner(self._engine.manner(self._sample(point)))
+        st.motion.set_style(self._sample(point))
 
     def set_avatar(self, name: str) -> None:
         """Show another person: the latents of the last one are forgotten, the motion goes on."""
@@ -141,7 +153,7 @@ class MiniFace:
         for i in range(st.behind, len(st.tokens)):
             st.tokens[i] = replace(st.tokens[i], tokens=silence)
         st.level.hush()
-        st.levels = deque(replace(level, rms=0.0, stress=0.0) for level in st.levels)
+        st.levels = deque(replace(level, rms=0.0, stress=0.0, below_db=-SILENCE_DBFS) for level in st.levels)
         st.picture = None  # so that the ladder does not repeat an open mouth
         return st.tokens[st.behind].pts if st.behind < len(st.tokens) else self._next_pts()
 
@@ -173,14 +185,15 @@ class MiniFace:
 
     def _make(self) -> Frame:
         st = self._state
-        pts = st.tokens[st.behind].pts
-        pose = self._pose(pts, st.levels.popleft())
+        pts, level = st.tokens[st.behind].pts, st.levels.popleft()
+        pose = self._pose(st.tokens[st.behind], level)
+        rest = st.resting.step(level, list(islice(st.levels, self._engine.look_ahead)), st.speaking)
         st.next_pts = pts + FRAME_TICKS
         if self.effort >= REPEAT and st.picture is not None:
             return _frame(pts, st.picture, REPEAT)
         with self._timed("condition"):
             style, strength = self._style(pts)
-            tokens, speech = self._heard(style, strength)
+            tokens, speech = self._spoken(style, strength, rest)
         with self._timed("reference"):
             attitude = np.array([[pose.yaw, pose.pitch, pose.roll]], np.float32)
             eyes = np.array([[pose.blink_left, pose.blink_right, pose.gaze_x, pose.gaze_y]], np.float32)
@@ -194,14 +207,16 @@ class MiniFace:
         st.reference = reference
         return _frame(pts, st.picture, rung)
 
-    def _pose(self, pts: int, level: Level) -> Pose:
+    def _pose(self, heard: AudioTokens, level: Level) -> Pose:
         st = self._state
-        while st.states and st.states[0].pts <= pts:
+        while st.states and st.states[0].pts <= heard.pts:
             st.speaking = st.states.popleft().speaking
         if self._script is not None:
             return self._script[min(st.number, len(self._script) - 1)]
-        stress = level.stress if st.speaking else 0.0
-        return st.motion.push(MotionDrive(pts, st.speaking, stress))[0]
+        speaking = st.speaking is True
+        drive = MotionDrive(heard.pts, speaking, level.stress if speaking else 0.0, st.addressed,
+                            heard.tokens.mean(axis=0))
+        return st.motion.push(drive)[0]
 
     def _style(self, pts: int) -> tuple[Float32, Float32]:
         """Style tokens [1, N, C] and strength [1] at `pts`; computed again only while the style glides."""
@@ -209,14 +224,34 @@ class MiniFace:
         if st.style is None or not st.glide.still(pts):
             point = st.glide.at(pts)
             strength = np.array([point.strength], np.float32)
-            st.style = (self._engine.style_tokens(self._sample(point)), strength)
+            st.style, st.rest = (self._engine.style_tokens(self._sample(point)), strength), None
             if not st.glide.still(pts):
                 style, st.style = st.style, None
                 return style
         return st.style
 
+    def _spoken(self, style: Float32, strength: Float32, rest: float) -> tuple[Float32, Float32]:
+        """Audio tokens [1, 8, 128] and speech coefficients [1, 42] in [0, 1] of the next frame, `rest` of the way to
+        those of a face that hears nothing."""
+        st = self._state
+        if rest > 0 and st.rest is None:
+            c = self._engine.conditioner.config
+            heard = np.zeros((1, c.window), np.float32)
+            heard[:, : c.past + 2 + 2 * self._engine.look_ahead] = 1.0
+            st.rest = self._conditioned(self._engine.silence, heard, style, strength)
+        if rest == 1.0:
+            assert st.rest is not None
+            return st.rest
+        spoken = self._heard(style, strength)
+        if rest == 0.0:
+            return spoken
+        assert st.rest is not None
+        share = np.float32(rest)
+        tokens, expression = (a + share * (b - a) for a, b in zip(spoken, st.rest, strict=True))
+        return tokens, expression
+
     def _heard(self, style: Float32, strength: Float32) -> tuple[Float32, Float32]:
-        """Audio tokens [1, 8, 128] and speech coefficients [1, 42] in [0, 1] of the next frame."""
+        """The same for what the window around the next frame sounds like."""
         st, c = self._state, self._engine.conditioner.config
         window = np.zeros((1, c.window, c.audio_dim), np.float32)
         heard = np.zeros((1, c.window), np.float32)
@@ -224,6 +259,11 @@ class MiniFace:
         for i in range(last):
             at = c.past + 2 * (i - st.behind)
             window[0, at : at + 2], heard[0, at : at + 2] = st.tokens[i].tokens, 1.0
+        return self._conditioned(window, heard, style, strength)
+
+    def _conditioned(
+        self, window: Float32, heard: Float32, style: Float32, strength: Float32
+    ) -> tuple[Float32, Float32]:
         tokens, expression = self._engine.programs.condition(window, heard, style, strength)
         return widened(np.array(tokens), np.array(expression).reshape(1, len(SPEECH)), self._engine.articulation)
 

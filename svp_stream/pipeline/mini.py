@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from svp_stream.audio.wav2vec import EncoderState, Wav2VecEncoder, load_encoder
+from svp_stream.audio.wav2vec import TAIL, EncoderState, Wav2VecEncoder, load_encoder
+from svp_stream.clock import MODEL_RATE_HZ
 from svp_stream.diffusion.avatar import Avatar, avatar_files, load_avatar
 from svp_stream.diffusion.conditioner import Conditioner, load_conditioner
 from svp_stream.diffusion.programs import Condition, Denoise, DenoiseShallow, Paint
@@ -27,10 +29,13 @@ from svp_stream.diffusion.unet import load_denoiser
 from svp_stream.diffusion.vae import load_autoencoder
 from svp_stream.errors import EngineError, WeightsError
 from svp_stream.motion.kps import KPS_CHANNELS, HeadGeometry
+from svp_stream.motion.learned import MotionModel
 from svp_stream.motion.manner import Manner
+from svp_stream.motion.network import load_motion
 from svp_stream.packets import Float32, Pose
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.face import MiniFace
+from svp_stream.pipeline.living import Motion, living
 from svp_stream.runtime.backend import Backend, Program, open_backend
 from svp_stream.runtime.quantised import FILE, Ranges, quantised, read_ranges
 from svp_stream.style.prior import StylePrior, load_prior
@@ -90,6 +95,8 @@ class MiniEngine:
     precision: str = "fp32"
     look_ahead: int = 2
     articulation: float = 1.0
+    motion: MotionModel | None = None
+    """Learned movement; None: this folder has none, people move by rule."""
     name: str = field(default="mini", init=False)
     size: int = field(default=8 * LATENT_CELLS, init=False)
 
@@ -110,7 +117,9 @@ class MiniEngine:
         conditioner = load_conditioner(folder / "conditioner.safetensors")
         if not 0 <= look_ahead <= conditioner.config.max_look_ahead:
             raise EngineError(f"look_ahead is 0 to {conditioner.config.max_look_ahead} frames, got {look_ahead}")
-        prior_file = folder / "style_prior.safetensors"
+        prior_file, motion_file = folder / "style_prior.safetensors", folder / "motion.safetensors"
+        style_prior = load_prior(prior_file)
+        prior = sha256(prior_file)
         compiler = open_backend(backend, threads)
         ranges = _ranges(folder, precision, compiler.name)
         sitters = {}
@@ -120,8 +129,9 @@ class MiniEngine:
         return cls(
             programs=_compile(compiler, folder, encoder, conditioner, ranges), encoder=encoder,
             conditioner=conditioner, projection=load_projection(folder / "conditioner.safetensors"),
-            style_prior=load_prior(prior_file), sitters=sitters, prior=sha256(prior_file), backend=compiler.name,
+            style_prior=style_prior, sitters=sitters, prior=prior, backend=compiler.name,
             precision="int8" if ranges else "fp32", look_ahead=look_ahead, articulation=articulation,
+            motion=MotionModel(load_motion(motion_file, prior)) if motion_file.is_file() else None,
         )
 
     @property
@@ -158,8 +168,21 @@ class MiniEngine:
             tokens: Float32 = self.projection(torch.from_numpy(s)[None]).numpy()
         return tokens
 
+    @cached_property
+    def silence(self) -> Float32:
+        """A conditioner's window of a silent room, [1, W, A]: what the encoder has settled on after a second of it."""
+        zeros = torch.zeros(1, MODEL_RATE_HZ + TAIL)
+        with torch.inference_mode():
+            last = self.encoder.encode(zeros)[0, -1:].numpy()
+        window: Float32 = np.repeat(last[None], self.conditioner.config.window, axis=1)
+        return window
+
+    def living(self, s: Float32, seed: int) -> Motion:
+        """Fresh movement of a person in style [D]."""
+        return living(self.motion, self.manner, s, seed)
+
     def manner(self, s: Float32) -> Manner:
-        """How a person of style [D] moves, read off the style linearly."""
+        """How a person of style [D] moves by rule, read off the style linearly."""
         with torch.inference_mode():
             return Manner.from_vector(self.style_prior.manner(torch.from_numpy(s)).numpy())
 

@@ -60,6 +60,7 @@ class _State:
     levels: deque[Level] = field(default_factory=deque)
     states: deque[SpeechState] = field(default_factory=lambda: deque(maxlen=256))
     speaking: bool = False
+    addressed: bool = False
     number: int = 0
     behind: int = 0
     repeated: int = 0
@@ -102,6 +103,10 @@ class Sd15Face:
     def hear(self, state: SpeechState) -> None:
         """Who speaks from `state.pts` on."""
         self._state.states.append(state)
+
+    def attend(self, on: bool) -> None:
+        """Whether somebody speaks to the person, from the next frame made: they listen and nod."""
+        self._state.addressed = on
 
     def set_style(self, style: StyleRequest) -> None:
         """Glide to a style over 0.3 s, from the next frame made."""
@@ -180,7 +185,8 @@ class Sd15Face:
         st = self._state
         while st.states and st.states[0].pts <= pts:
             st.speaking = st.states.popleft().speaking
-        return st.motion.push(MotionDrive(pts, st.speaking, level.stress if st.speaking else 0.0))[0]
+        stress = level.stress if st.speaking else 0.0
+        return st.motion.push(MotionDrive(pts, st.speaking, stress, st.addressed))[0]
 
     def _steering(self, pts: int, pose: Pose) -> Steering:
         engine, model = self._engine, self._engine.model

@@ -22,7 +22,7 @@ from svp_stream.audio.speech import SpeechDetector, SpeechRule
 from svp_stream.audio.vad import Vad
 from svp_stream.clock import MODEL_RATE_HZ, WIRE_RATE_HZ, ms_to_ticks, ticks_per_sample
 from svp_stream.packets import AudioChunk, Float32, Frame, SpeechState
-from svp_stream.pipeline.engine import Engine, Hushing, StyleRequest
+from svp_stream.pipeline.engine import Attending, Engine, Hushing, StyleRequest
 from svp_stream.pipeline.meter import Meter, Timed, WallClock
 
 FILL_TICKS = ms_to_ticks(2000)
@@ -53,6 +53,7 @@ class Session:
         self.meter = Meter(clock)
         self.avatar = avatar
         self.style = style
+        self.addressed = False
         self._first = (avatar, style)
         self._resampler = Resampler(WIRE_RATE_HZ, MODEL_RATE_HZ, fill_ticks=FILL_TICKS)
         self._vad = vad.stream() if vad is not None else None
@@ -93,6 +94,13 @@ class Session:
         """Show another person from the next frame on; raises `EngineError` for an unknown name."""
         self._face.set_avatar(name)
         self.avatar = name
+
+    def attend(self, on: bool) -> None:
+        """Whether somebody who is not heard here speaks to the person, from the next frame on; an engine whose people
+        do not listen leaves it at that."""
+        if isinstance(self._face, Attending):
+            self._face.attend(on)
+        self.addressed = on
 
     def take_states(self) -> list[SpeechState]:
         """Changes of who speaks since the last call (the latest 256)."""
@@ -143,6 +151,7 @@ class Session:
     def reset(self) -> None:
         """As newly made: first avatar and style, full effort; the meter starts again too."""
         self.avatar, self.style = self._first
+        self.addressed = False
         self._clear()
         self.meter.reset()
 
@@ -161,6 +170,7 @@ class Session:
         self._states.extend(states)
         self._face.set_avatar(self.avatar)
         self._face.set_style(self.style)
+        self.attend(self.addressed)
         self.effort = effort
         return frames
 

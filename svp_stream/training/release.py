@@ -26,8 +26,8 @@ PARTS: Final = {
     "autoencoder": "autoencoder.safetensors",
     "evaluator": "evaluator.safetensors",
 }
-OPTIONAL: Final = {"landmarks": "landmarks.safetensors"}
-"""What ships when it was trained."""
+OPTIONAL: Final = {"motion": "motion.safetensors", "landmarks": "landmarks.safetensors"}
+"""What ships when it was trained; without learned motion people move by rule."""
 DENOISER: Final = "denoiser.safetensors"
 MIT: Final = " ".join(
     """

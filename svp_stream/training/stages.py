@@ -3,7 +3,7 @@
 Runs stand side by side under one folder, `<out>/<stage>/`; a stage finds in its neighbours what it builds on:
 
     autoencoder ─┐
-    audio ─▶ style-prior ─▶ expression ─┤
+    audio ─▶ style-prior ─▶ expression ─┤   (motion stands beside expression: it builds on the same two)
                  └─▶ image ─▶ video ─▶ consistency
 """
 
@@ -31,6 +31,7 @@ from svp_stream.training.expression import ExpressionTrainConfig, make_expressio
 from svp_stream.training.frames import Frames, open_frames
 from svp_stream.training.image import ImageStage, ImageTrainConfig
 from svp_stream.training.loop import LoopConfig, TrainingStage, run_stage
+from svp_stream.training.motion import MotionTrainConfig, make_motion_stage
 from svp_stream.training.pixels import PixelData, geometries, pixel_data
 from svp_stream.training.sd15_run import STAGES as SD15_STAGES
 from svp_stream.training.sd15_run import run_sd15
@@ -44,6 +45,7 @@ CONFIGS: Final[dict[str, type[BaseModel]]] = {
     "audio": AudioTrainConfig,
     "style-prior": StylePriorTrainConfig,
     "expression": ExpressionTrainConfig,
+    "motion": MotionTrainConfig,
     "image": ImageTrainConfig,
     "video": VideoTrainConfig,
     "consistency": ConsistencyTrainConfig,
@@ -91,6 +93,8 @@ def _build(stage: str, profile: Any, corpus: Path, out: Path) -> TrainingStage:
         return make_style_prior_stage(profile, corpus, out / stage)
     if stage == "expression":
         return make_expression_stage(profile, corpus, out / stage)
+    if stage == "motion":
+        return make_motion_stage(profile, corpus, out / stage)
     frames = packed(corpus, out / "frames")
     if stage == "autoencoder":
         train = frames.split == "train"

@@ -99,6 +99,8 @@ def test_silence_ratio() -> None:
     track = np.where(speaking, np.arange(100) % 2 * 1.0, np.arange(100) % 2 * 0.1)
     assert metrics.silence_ratio(track, speaking) == pytest.approx(0.1, rel=0.05)
     assert np.isnan(metrics.silence_ratio(track, np.ones(100, np.bool_)))
+    assert metrics.silent_speed(0.5 * track, speaking) == pytest.approx(0.5 * metrics.silent_speed(track, speaking))
+    assert np.isnan(metrics.silent_speed(track, np.ones(100, np.bool_)))
 
 
 def test_blinks_are_counted_once_each() -> None:

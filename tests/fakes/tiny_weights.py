@@ -26,6 +26,7 @@ from svp_stream.diffusion.conditioner import KIND, Conditioner, ConditionerConfi
 from svp_stream.diffusion.unet import Denoiser, DenoiserConfig, save_denoiser
 from svp_stream.diffusion.vae import Autoencoder, AutoencoderConfig, save_autoencoder
 from svp_stream.motion.manner import MANNER_DIM, Manner
+from svp_stream.motion.network import MotionConfig, MotionNet, save_motion
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.mini import MiniEngine
 from svp_stream.style.preset import StylePreset, load_preset, save_preset
@@ -84,6 +85,22 @@ def _prior(folder: Path) -> str:
     return save_prior(folder / "style_prior.safetensors", prior)
 
 
+def tiny_motion(seed: int = 0) -> MotionNet:
+    """A random motion network that saccades and blinks more than once a second."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = MotionNet(MotionConfig(style_dim=PRIOR.style_dim, audio_dim=ENCODER.width, manner=6, voice=3, events=8,
+                                     event_dilations=(1, 2), head=8, head_dilations=(1, 2), targets=2))
+        with torch.no_grad():
+            for last in (net.choose[-1], net.shut[-1]):
+                assert isinstance(last, nn.Linear)
+                last.bias[0] = -3.0
+            net.scale.copy_(torch.tensor([3.0, 2.0, 2.0, 0.005, 0.005]))
+            lids = torch.hann_window(net.book.shape[-1], periodic=False)
+            net.book.copy_(lids.expand_as(net.book))
+    return net.eval()
+
+
 def _avatars(folder: Path) -> None:
     pose, expression = painted_faces.course(24, 1)
     rgb, alpha = to_tensors(painted_faces.paint(pose, expression, 256))
@@ -118,6 +135,7 @@ def write_tiny_weights(folder: Path, *, seed: int = 0) -> None:
         save_encoder(folder / "audio_encoder.safetensors", Wav2VecEncoder(ENCODER))
         prior = _prior(folder)
         _conditioner(folder, prior)
+        save_motion(folder / "motion.safetensors", tiny_motion(seed), prior)
         save_denoiser(folder / "denoiser.safetensors", tiny_denoiser())
         _avatars(folder)
     _presets(folder / "styles", prior, np.random.default_rng(seed))

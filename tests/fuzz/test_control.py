@@ -16,7 +16,7 @@ values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-kinds = st.sampled_from(["style", "avatar", "mute", "echo", "background", "ping", "dance"])
+kinds = st.sampled_from(["style", "avatar", "mute", "echo", "listen", "background", "ping", "dance"])
 fields = st.sampled_from(["id", "name", "weights", "strength", "temperature", "on", "color", "t", "x"])
 messages = st.builds(
     lambda kind, version, rest: json.dumps({**rest, "type": kind, "v": version}),

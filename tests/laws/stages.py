@@ -19,6 +19,7 @@ from svp_stream.audio.wav2vec import EncoderConfig, Wav2VecEncoder, Wav2VecStrea
 from svp_stream.audio.wav2vec_rolling import RollingConfig, RollingEncoder, RollingStream, measure_statistics
 from svp_stream.clock import FRAME_TICKS, TICKS_PER_SECOND, ticks_per_sample
 from svp_stream.motion.generator import MotionDrive, MotionStream
+from svp_stream.motion.learned import LearnedMotion, MotionModel
 from svp_stream.motion.manner import Manner
 from svp_stream.packets import AudioChunk, AudioTokens, Float32, Frame, Pose, SpeechState, VadWindow
 from svp_stream.pipeline.engine import StyleRequest
@@ -28,7 +29,7 @@ from svp_stream.pipeline.sd15_face import Sd15Face
 from svp_stream.pipeline.session import Session
 from svp_stream.stage import Stage
 from tests.fakes.tiny_sd15 import tiny_sd15_engine, tiny_sd15_styles, tiny_wav2vec2
-from tests.fakes.tiny_weights import tiny_engine, tiny_styles
+from tests.fakes.tiny_weights import ENCODER, PRIOR, tiny_engine, tiny_motion, tiny_styles
 
 START = 48_003
 """Streams begin in the middle of media time, off every grid."""
@@ -72,9 +73,11 @@ def windows(seed: int) -> list[VadWindow]:
 
 
 def drives(seed: int) -> list[MotionDrive]:
-    """Turns of speech with stress."""
+    """Turns of speech with stress, between words of somebody else."""
     rng = np.random.default_rng(seed)
-    return [MotionDrive(START + i * FRAME_TICKS, bool(rng.random() < 0.7), float(rng.random())) for i in range(120)]
+    chances, voices = rng.random((120, 3)), rng.standard_normal((120, ENCODER.width), dtype=np.float32)
+    return [MotionDrive(START + i * FRAME_TICKS, bool(c[0] < 0.7), float(c[1]), bool(c[2] < 0.3), voices[i])
+            for i, c in enumerate(chances)]
 
 
 def _encoder() -> Wav2VecEncoder:
@@ -93,6 +96,7 @@ def _rolling(norm: str) -> RollingEncoder:
 _VAD = Vad.load()
 _ROLLING = {norm: _rolling(norm) for norm in ("group", "layer")}
 _ENCODER = _encoder()
+_MOTION = MotionModel(tiny_motion())
 _NOOP = NoopEngine()
 _STYLE = StyleRequest("plain", np.zeros(STYLE_DIM, np.float32), np.full(STYLE_DIM, -2, np.float32))
 
@@ -109,6 +113,8 @@ CASES: tuple[Case, ...] = (
     Case("wav2vec2-group", RollingStream, lambda: RollingStream(_ROLLING["group"]), sound(16_000, 0.6), 3),
     Case("wav2vec2-layer", RollingStream, lambda: RollingStream(_ROLLING["layer"]), sound(16_000, 0.6), 3),
     Case("motion", MotionStream, lambda: MotionStream(Manner(), seed=5), drives),
+    Case("learned-motion", LearnedMotion, lambda: LearnedMotion(_MOTION, np.ones(PRIOR.style_dim, np.float32), seed=5),
+         drives, 6),
     Case("noop-face", NoopFace, lambda: _NOOP.stream(avatar=_NOOP.avatars[0], style=_STYLE, seed=3),
          sound(16_000, 1.0), 3),
     Case("session", Session, lambda: Session(_NOOP, _VAD, avatar=_NOOP.avatars[0], style=_STYLE, seed=3),

@@ -28,6 +28,8 @@ async def test_pictures_arrive_in_order_and_move_with_the_sound() -> None:
         assert caller.mic is not None
         caller.mic.loud = False
         await until(lambda: caller.shows() < 0.05, "quiet picture")
+        caller.send("listen", on=True, id=4)
+        await caller.event("listen", on=True, id=4)
         await caller.hang_up()
 
 

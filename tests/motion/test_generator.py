@@ -138,7 +138,8 @@ def test_blinks_are_natural(rate: float) -> None:
     begins = np.flatnonzero(shut[1:] & ~shut[:-1])
     per_second = len(begins) / (len(lid) / FRAME_RATE_HZ)
     assert 0.7 * rate < per_second < 1.6 * rate
-    lengths = np.flatnonzero(~shut[1:] & shut[:-1])[: len(begins)] - begins[: len(lid)]
+    ends = np.flatnonzero(~shut[1:] & shut[:-1])
+    lengths = ends - begins[: len(ends)]
     assert 2 <= np.median(lengths) <= 5
     assert np.median([lid[b : b + 6].max() for b in begins]) > 0.95
     assert np.diff(begins).min() > 0.3 * FRAME_RATE_HZ

@@ -315,3 +315,45 @@ def test_the_noise_is_the_sessions() -> None:
     with programs(engine, denoise=denoise) as watched:
         face(watched, seed=11).silence(0, 1)
     np.testing.assert_array_equal(starts[0][0], SessionNoise(11, (4, 32, 32)).frame(0))
+
+
+def test_who_is_spoken_to_moves_otherwise_from_the_next_frame_on() -> None:
+    plain, told = face(seed=3), face(seed=3)
+    one, two = Feed(plain, loud=0.0), Feed(told, loud=0.0)
+    assert all(gap(a, b) == 0 for a, b in zip(one(10), two(10), strict=True))
+    told.attend(True)
+    assert max(gap(a, b) for a, b in zip(one(25), two(25), strict=True)) > 0
+
+
+@pytest.mark.parametrize(("speaking", "heard"), [(False, 0), (True, 10)])
+def test_murmurs_that_are_no_speech_do_not_move_the_mouth(speaking: bool, heard: int) -> None:
+    """A face whose detector hears no speech in a loud sound rests: nothing of the sound is asked for any more."""
+    engine, asked = tiny_engine(), 0
+
+    def condition(*arrays: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return engine.programs.condition(*arrays)
+
+    with programs(engine, condition=condition) as watched:
+        stage = face(watched, script=STILL)
+        stage.hear(SpeechState(0, speaking))
+        feed = Feed(stage)
+        loud = 0.2 * np.sin(np.arange(len(feed.samples)) * 0.1)
+        feed.samples = loud.astype(np.float32)
+        feed(20)
+        asked = 0
+        assert len(feed(10)) == 10
+    assert asked == heard
+
+
+def test_a_mouth_at_rest_takes_on_another_style() -> None:
+    """What is kept of a face at rest does not outlive a change of style."""
+    stage = face(script=STILL)
+    feed = Feed(stage, loud=0.0)
+    feed(12)
+    before = stage._state.rest
+    stage.set_style(tiny_styles()["sad"])
+    feed(12)
+    after = stage._state.rest
+    assert before is not None and after is not None and not np.allclose(before[1], after[1])

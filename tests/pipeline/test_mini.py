@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from svp_stream.errors import ConfigError, EngineError, WeightsError
+from svp_stream.motion.generator import MotionDrive
+from svp_stream.motion.learned import LearnedMotion
 from svp_stream.motion.manner import Manner
+from svp_stream.motion.network import save_motion
 from svp_stream.pipeline.engine import Engine, FaceStream, StyleRequest
+from svp_stream.pipeline.living import MotionByRule
 from svp_stream.pipeline.mini import MiniEngine
 from svp_stream.style.preset import StyleShelf
 from svp_stream.weights_file import sha256
-from tests.fakes.tiny_weights import PRIOR, tiny_engine, tiny_styles
+from tests.fakes.tiny_weights import PRIOR, tiny_engine, tiny_motion, tiny_styles
 
-FILES = ("audio_encoder", "conditioner", "style_prior", "denoiser", "autoencoder", "avatar_kim")
+FILES = ("audio_encoder", "conditioner", "style_prior", "denoiser", "autoencoder", "motion", "avatar_kim")
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def test_a_damaged_file_is_named(folder: Path, name: str) -> None:
         MiniEngine.load(folder, "torch")
 
 
-@pytest.mark.parametrize("name", FILES[:-1])
+@pytest.mark.parametrize("name", FILES[:-2])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / f"{name}.safetensors").unlink()
     with pytest.raises(WeightsError, match=f"{name}.safetensors are missing"):
@@ -102,3 +106,19 @@ def test_warm_leaves_nothing_behind() -> None:
     engine.warm()
     after = engine.stream(avatar="pat", style=style, seed=1).silence(0, 2)
     assert [f.rgb.tobytes() for f in before] == [f.rgb.tobytes() for f in after]
+
+
+def test_people_move_by_the_network_where_there_is_one_and_by_rule_where_not(folder: Path) -> None:
+    s = tiny_styles()["warm"].mu
+    assert isinstance(tiny_engine().living(s, 1), LearnedMotion)
+    (folder / "motion.safetensors").unlink()
+    bare = MiniEngine.load(folder, "torch")
+    assert bare.motion is None and isinstance(bare.living(s, 1), MotionByRule)
+    poses = [engine.living(s, 1).push(MotionDrive(0, False, 0.0)) for engine in (tiny_engine(), bare)]
+    assert poses[0] != poses[1]
+
+
+def test_motion_of_another_prior_is_refused(folder: Path) -> None:
+    save_motion(folder / "motion.safetensors", tiny_motion(), "0" * 64)
+    with pytest.raises(WeightsError, match="know the styles of prior 000000000000"):
+        MiniEngine.load(folder, "torch")

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from server.control import Ping
+from server.control import ListenOrder, Ping
 from server.pcm_wire import (
     MAX_AUDIO_BYTES,
     AgentOrder,
@@ -39,6 +39,7 @@ from server.pcm_wire import (
         ('{"type":"start","v":1,"rate_hz":48000,"mood":"new"}', Start(rate_hz=48_000)),
         ('{"type":"end","v":1}', End()),
         ('{"type":"interrupt","v":1,"id":"x"}', Interrupt(id="x")),
+        ('{"type":"listen","v":1,"on":true}', ListenOrder(on=True)),
         ('{"type":"ping","v":1,"t":12.25,"id":2}', Ping(t=12.25, id=2)),
         ('{"type":"dance","v":1}', None),
         ('{"type":"dance","v":9,"start":{}}', None),

@@ -38,6 +38,14 @@ def test_the_landmark_gauge_ships_when_it_was_trained(runs: Path, tmp_path: Path
     assert WEIGHTS not in card["files"] and not (tmp_path / "without" / WEIGHTS).exists()
 
 
+def test_motion_ships_when_it_was_trained(runs: Path, tmp_path: Path) -> None:
+    whole = json.loads(release.release(runs, tmp_path / "with").read_text())
+    assert (tmp_path / "with" / "motion.safetensors").read_bytes() == b"motion"
+    (runs / "motion" / "motion.safetensors").unlink()
+    bare = json.loads(release.release(runs, tmp_path / "without").read_text())
+    assert set(whole["files"]) - set(bare["files"]) == {"motion.safetensors"}
+
+
 def test_what_is_missing_or_too_much_is_told(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "LIMIT_BYTES", 10)
     with pytest.raises(WeightsError, match="cannot release .* MB of weights; the limit is"):
