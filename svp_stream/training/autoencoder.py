@@ -1,8 +1,9 @@
 """Stage `autoencoder`: RGB to 4 latent channels at an eighth of the size, back to RGB + alpha.
 
-Starts from patch PCA in closed form, then learns on random crops, half of them over the face (mouth and eyes hold what
-people look at). Loss: Charbonnier on colour (mouth and eyes counted more), the same on image gradients (edges), L1 on
-the matte. A little noise on the latents in training makes the decoder forgiving of the denoiser's errors.
+Starts from patch PCA in closed form, or from the weights that `start` names, then learns on random crops, half of them
+over the face (mouth and eyes hold what people look at). Loss: Charbonnier on colour (mouth and eyes counted more), the
+same on image gradients (edges), L1 on the matte. A little noise on the latents in training makes the decoder forgiving
+of the denoiser's errors.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from svp_stream.diffusion.vae import Autoencoder, AutoencoderConfig, save_autoencoder
+from svp_stream.diffusion.vae import KIND, Autoencoder, AutoencoderConfig, save_autoencoder
 from svp_stream.training.frames import Frames, Indices, face_boxes, to_tensors
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.sheets import tile, write_png
+from svp_stream.weights_file import go_on_from
 
 WEIGHTS = "autoencoder.safetensors"
 
@@ -39,6 +41,7 @@ class AutoencoderTrainConfig(BaseModel):
     alpha_weight: float = Field(0.2, ge=0)
     latent_noise: float = Field(0.03, ge=0)
     start_pictures: int = Field(400, ge=8)
+    start: Path | None = Field(None, description="autoencoder.safetensors to go on from; none: from patch PCA")
 
 
 class AutoencoderStage:
@@ -50,8 +53,11 @@ class AutoencoderStage:
         self.held_out = held_out
         self.boxes = face_boxes(frames.kps, frames.size)
         self._model = Autoencoder(AutoencoderConfig(config.latent, config.widths, config.depths))
-        rgb, alpha = to_tensors(frames.pixels[self._some(config.start_pictures)])
-        self._model.start_from_patches(rgb, alpha)
+        if config.start is None:
+            rgb, alpha = to_tensors(frames.pixels[self._some(config.start_pictures)])
+            self._model.start_from_patches(rgb, alpha)
+        else:
+            go_on_from(self._model, config.start, KIND)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _some(self, count: int) -> Indices:

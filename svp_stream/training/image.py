@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from svp_stream.diffusion import sampler
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
-from svp_stream.diffusion.unet import Conditions, Denoiser, DenoiserConfig, save_denoiser
+from svp_stream.diffusion.unet import KIND, Conditions, Denoiser, DenoiserConfig, save_denoiser
 from svp_stream.diffusion.vae import Autoencoder
 from svp_stream.training.autoencoder import psnr
 from svp_stream.training.frames import Indices, face_boxes, to_tensors
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.pixels import STYLE_TOKENS, WIDTH, PixelData, expression_tokens
 from svp_stream.training.sheets import tile, write_png
+from svp_stream.weights_file import go_on_from
 
 WEIGHTS = "denoiser.safetensors"
 ALPHA = torch.from_numpy(SCHEDULE.alpha.copy()).float()
@@ -41,6 +42,7 @@ class ImageTrainConfig(BaseModel):
     pure_noise: float = Field(0.7, ge=0, le=1)
     min_snr: float = Field(5.0, gt=0)
     kps_dropout: float = Field(0.05, ge=0, le=1)
+    start: Path | None = Field(None, description="denoiser.safetensors to go on from; none: the stage before")
 
 
 class ImageStage:
@@ -53,6 +55,8 @@ class ImageStage:
         self.train = np.flatnonzero(data.frames.split == "train")
         self.held_out = np.flatnonzero(data.frames.split != "train")
         self._model = Denoiser(DenoiserConfig(widths=config.widths))
+        if config.start is not None:
+            go_on_from(self._model, config.start, KIND)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -133,8 +137,7 @@ def bound(model: nn.Module, c: Conditions) -> Callable[[Tensor, int], Tensor]:
     """The model under fixed conditions, as samplers want it."""
 
     def denoise(x_t: Tensor, t: int) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            x0: Tensor = model(x_t, torch.full((len(x_t),), t / TIMESTEPS), c)[0]
+        x0: Tensor = model(x_t, torch.full((len(x_t),), t / TIMESTEPS), c)[0]
         return x0.float()
 
     return denoise
