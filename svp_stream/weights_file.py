@@ -95,13 +95,6 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
     module.eval().requires_grad_(False)
 
 
-def go_on_from(module: nn.Module, path: Path, kind: str) -> None:
-    """Put the weights of a file into `module`, which stays to be trained. Raises WeightsError as `read_weights` and
-    `load_into` do."""
-    load_into(module, read_weights(path, kind)[1], path)
-    module.train().requires_grad_(True)
-
-
 def save_module(path: Path, kind: str, config: Mapping[str, Any], module: nn.Module, *, half: bool = True) -> str:
     """`save_weights` of a module's state."""
     return save_weights(path, kind, config, module.state_dict(), half=half)

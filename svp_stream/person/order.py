@@ -32,7 +32,8 @@ class PersonConfig(Section):
 
     least_s: float = Field(default=20.0, gt=0)
     most_steps: int = Field(default=100_000, ge=1)
-    autoencoder_share: float = Field(default=0.4, gt=0, lt=1)
+    keep_encoder: bool = True
+    autoencoder_share: float = Field(default=0.35, gt=0, lt=1)
     autoencoder_lr: float = Field(default=5e-4, gt=0)
     autoencoder_batch: int = Field(default=16, ge=1)
     denoiser_lr: float = Field(default=2e-4, gt=0)
@@ -111,7 +112,7 @@ class Order:
     def autoencoder(self) -> AutoencoderTrainConfig:
         """The profile of the first training."""
         c = self.config
-        return AutoencoderTrainConfig(start=self.start / "autoencoder.safetensors",
+        return AutoencoderTrainConfig(start=self.start / "autoencoder.safetensors", keep_encoder=c.keep_encoder,
                                       loop=self._loop(c.autoencoder_lr, c.autoencoder_batch, 0.999))
 
     def denoiser(self) -> VideoTrainConfig:

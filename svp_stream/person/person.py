@@ -3,9 +3,9 @@
 In: an `Order`. Out, in its folder: `clips/`, `runs/`, `before/` (the weights to start from with the new reference),
 `weights/` and `<name>.yaml` (to serve), `report.md`, `figures.json`, `looks.png`. Remembers: the folder, see `steps`.
 
-Ears, style prior and conditioner stay as they are: the sound says the same whoever listens. The autoencoder and the
-denoiser go on from where they stand, on the new face alone, so that they forget the faces they knew: the folder
-serves this one person. The denoiser's one stage is `video`, of which half starts cold.
+Ears, style prior, conditioner and the autoencoder's encoder stay as they are: what is heard and what latents mean does
+not hang on who is shown. Decoder and denoiser go on from where they stand, on the new face alone, so that they forget
+the faces they knew: the folder serves this one person. The denoiser's one stage is `video`, half of which starts cold.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def make_person(order: Order) -> list[str]:
              (*(runs / s / PARTS[s] for s in KEPT), *(order.before / n for n in (*PARTS.values(), DENOISER))),
              lambda: _share(order)),
         Step("before", "", (order.before / made[0], order.before / "figures.json"), lambda: _before(order)),
-        Step("autoencoder", f"{minutes[0]} {c.autoencoder_lr} {c.autoencoder_batch} {seed}",
+        Step("autoencoder", f"{minutes[0]} {c.keep_encoder} {c.autoencoder_lr} {c.autoencoder_batch} {seed}",
              (runs / "autoencoder" / AUTOENCODER,),
              lambda: _done(stages.train("autoencoder", order.autoencoder(), clips, runs, minutes[0]))),
         Step("denoiser", f"{minutes[1]} {c.denoiser_lr} {c.denoiser_batch}", (runs / "video" / DENOISER,),

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from svp_stream.diffusion import sampler
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
-from svp_stream.diffusion.unet import KIND, Conditions, Denoiser, DenoiserConfig, save_denoiser
+from svp_stream.diffusion.unet import Conditions, Denoiser, DenoiserConfig, load_denoiser, save_denoiser
 from svp_stream.diffusion.vae import Autoencoder
 from svp_stream.training.autoencoder import psnr
 from svp_stream.training.frames import Indices, face_boxes, to_tensors
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.pixels import STYLE_TOKENS, WIDTH, PixelData, expression_tokens
 from svp_stream.training.sheets import tile, write_png
-from svp_stream.weights_file import go_on_from
 
 WEIGHTS = "denoiser.safetensors"
 ALPHA = torch.from_numpy(SCHEDULE.alpha.copy()).float()
@@ -42,7 +41,7 @@ class ImageTrainConfig(BaseModel):
     pure_noise: float = Field(0.7, ge=0, le=1)
     min_snr: float = Field(5.0, gt=0)
     kps_dropout: float = Field(0.05, ge=0, le=1)
-    start: Path | None = Field(None, description="denoiser.safetensors to go on from; none: the stage before")
+    start: Path | None = Field(None, description="denoiser to go on from, at its sizes; none: the stage before")
 
 
 class ImageStage:
@@ -54,9 +53,10 @@ class ImageStage:
         self.autoencoder = autoencoder
         self.train = np.flatnonzero(data.frames.split == "train")
         self.held_out = np.flatnonzero(data.frames.split != "train")
-        self._model = Denoiser(DenoiserConfig(widths=config.widths))
-        if config.start is not None:
-            go_on_from(self._model, config.start, KIND)
+        if config.start is None:
+            self._model = Denoiser(DenoiserConfig(widths=config.widths))
+        else:
+            self._model = load_denoiser(config.start).train().requires_grad_(True)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property

@@ -64,8 +64,8 @@ class PixelData:
 
 @torch.no_grad()
 def encode_frames(model: Autoencoder, frames: Frames, work: Path) -> Tensor:
-    """Latents fp16 [F, 4, h, w], made once and kept in `work`; those of another autoencoder, or of other frames, give
-    way to them."""
+    """Latents fp16 [F, 4, h, w], made once and kept in `work`; those of another encoder, or of other frames, give way
+    to them."""
     cache = work / f"latents-{_fingerprint(model, frames)}.npy"
     if cache.is_file():
         return torch.from_numpy(np.load(cache))
@@ -83,9 +83,9 @@ def encode_frames(model: Autoencoder, frames: Frames, work: Path) -> Tensor:
 
 
 def _fingerprint(model: Autoencoder, frames: Frames) -> str:
-    """Sixteen letters that change with any weight, and with the clips and the number of the frames."""
+    """Sixteen letters that change with any weight of the encoder, the scale, the clips and the number of the frames."""
     made = hashlib.sha256("".join([str(len(frames)), *np.unique(frames.clip).tolist()]).encode())
-    for value in model.state_dict().values():
+    for value in (*model.encoder.state_dict().values(), model.shift, model.scale):
         made.update(np.ascontiguousarray(value.float().numpy()).tobytes())
     return made.hexdigest()[:16]
 
