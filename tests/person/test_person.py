@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from svp_stream import cli
 from svp_stream.config import MINI_WEIGHTS, load_config
 from svp_stream.diffusion.unet import Denoiser, DenoiserConfig, save_denoiser
 from svp_stream.diffusion.vae import Autoencoder, AutoencoderConfig, load_autoencoder, save_autoencoder
@@ -138,6 +141,30 @@ def test_the_profile_serves_the_person(order: Order, monkeypatch: pytest.MonkeyP
     seen = np.concatenate([c.pose[:1] for c in Clips.open(order.clips)])
     assert len(seen) == CLIPS and rgb.std() > 20, "a face, not a flat picture"
     assert np.abs(np.diff(rgb, axis=0)).max() > 5, "which moves"
+
+
+def test_the_command_tells_how_to_serve(
+    order: Order, figures: Figures, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "person.yaml"
+    config.write_text(yaml.safe_dump(json.loads(CONFIG.model_dump_json())))
+    words = ["svp", "person", str(order.videos[0]), "-o", str(order.out), "--name", "pat", "--minutes", "60",
+             "--weights", str(order.start)]
+    code, told, _ = _svp(capsys, monkeypatch, [*words, "--config", str(config)])
+    assert code == 0 and f"python -m server --profile {order.profile}" in told, "all was done, no reader is asked for"
+    assert "| *shuffled* |" in told and "| before |" in told and "| after |" in told and "| *static* |" in told
+    assert (order.out / "looks.png").is_file()
+    words[4] = str(tmp_path / "anew")
+    code, told, err = _svp(capsys, monkeypatch, words)
+    assert (code, told) == (2, "") and "svp: give either --landmarker" in err and "Traceback" not in err
+
+
+def _svp(capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, words: list[str]) -> tuple[int, str, str]:
+    patch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    told = capsys.readouterr()
+    return int(caught.value.code or 0), told.out, told.err
 
 
 def test_more_minutes_train_on(order: Order, figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
