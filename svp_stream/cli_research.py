@@ -1,4 +1,5 @@
-"""The commands of research: `svp prepare` for real video, `svp paper` for the tables of a paper.
+"""The commands of research: `svp prepare` for real video, `svp person` for an avatar of it, `svp paper` for the tables
+of a paper.
 
 In: arguments. Out: files, tables. `cli` hangs them beside its own; heavy libraries are imported when a command runs.
 """
@@ -9,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +29,7 @@ ReaderOption = Annotated[str | None, typer.Option(help="module:function that ret
 def register(app: typer.Typer, bench: typer.Typer) -> None:
     """Hang the commands on `app` and its `bench`."""
     app.command()(prepare)
+    app.command()(person)
     app.command()(paper)
     app.command()(recipe)
     bench.command("encoder")(bench_encoder)
@@ -57,6 +60,38 @@ def prepare(
         cache_features(out, features)
     kept = sum(v.kept for v in verdicts)
     typer.echo(f"{out}: {kept} of {len(verdicts)} clips kept; see {out / 'report.md'}")
+
+
+def person(
+    videos: Annotated[list[Path], typer.Argument(help="Videos of one person, or folders; two minutes or more.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of all that is made; a later run goes on there.")],
+    landmarker: LandmarkerOption = None,
+    reader: ReaderOption = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Of training; a later run with more of them goes on.")] = 45.0,
+    name: Annotated[str | None, typer.Option(help="What the person is called; the name of the folder without.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/person.yaml.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights folder to go on from; else what ships.")] = None,
+    matte: Annotated[str | None, typer.Option(help="module:function, crop to matte; opaque without.")] = None,
+    syncnet: Annotated[Path | None, typer.Option(help="syncnet.safetensors: the table tells of sync too.")] = None,
+) -> None:
+    """Make an avatar of home video: clips, training from the shipped weights, a folder to serve, a table."""
+    import logging
+    import sys
+
+    from svp_stream.config import MINI_WEIGHTS
+    from svp_stream.person.order import Order, PersonConfig
+    from svp_stream.person.person import make_person
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    reading = partial(face_reader, landmarker, reader)
+    with _bar() as advance:
+        order = Order(
+            name or out.resolve().name, videos, out, PersonConfig.load(config), minutes, reading,
+            weights or MINI_WEIGHTS, _function(matte), syncnet, None if landmarker is None else reading, advance)
+        make_person(order)
+    typer.echo((out / "report.md").read_text(encoding="utf-8"))
+    typer.echo(f"Serve {order.name}:   python -m server --profile {order.profile}\n"
+               f"Make a film:   svp render speech.wav -o film.mp4 --profile {order.profile}")
 
 
 def paper(
@@ -174,8 +209,6 @@ def _finder(landmarker: Path | None, reader: str | None, landmarks: Path | None,
 def _offsets(syncnet: Path | None) -> Callable[[Any], tuple[float, float] | None] | None:
     if syncnet is None:
         return None
-    from functools import partial
-
     from svp_stream.evaluation.syncnet import clip_offset, load_syncnet
 
     return partial(clip_offset, load_syncnet(syncnet))

@@ -51,6 +51,10 @@ def load_any(path: Path) -> object:
         from svp_stream.preparing.config import PrepareConfig
 
         return PrepareConfig.load(path)
+    if path.name == "person.yaml":
+        from svp_stream.person.order import PersonConfig
+
+        return PersonConfig.load(path)
     return load_config(path)
 
 

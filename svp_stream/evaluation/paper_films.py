@@ -101,16 +101,17 @@ def _apart(bench: Bench, trial: Trial, films: list[Bytes], finder: Finder | None
     return spread(bench, trial, films), float(np.mean(pairs)) if pairs else float("nan")
 
 
-def engine_films(engine: Subject, shelf: Shelf, vad: Vad | None, seed: int) -> Maker:
-    """What `engine` makes of a clip's sound under the truth's head poses, in the preset of the clip's style, or in the
-    shelf's first where there is none. Raises MediaError for a person whom the engine does not know."""
+def engine_films(engine: Subject, shelf: Shelf, vad: Vad | None, seed: int, otherwise: str | None = None) -> Maker:
+    """What `engine` makes of a clip's sound under the truth's head poses, in the preset of the clip's style; where
+    there is none, in `otherwise`, or without it in the shelf's first. Raises MediaError for a person whom the engine
+    does not know."""
     def make(trial: Trial, number: int) -> Bytes:
         clip = trial.clip
         if clip.avatar not in engine.avatars:
             raise MediaError(f"clip {clip.id} shows '{clip.avatar}', whom the engine does not know; it knows "
                              f"{', '.join(engine.avatars)}")
         names = shelf.names()
-        preset = shelf.get(clip.style if clip.style in names else names[0])
+        preset = shelf.get(clip.style if clip.style in names else otherwise or names[0])
         style = StyleRequest(preset.name, preset.mu, preset.log_var, 0.0, preset.strength)
         return play(engine, vad, trial.sound, avatar=clip.avatar, style=style, seed=seed + number, script=trial.poses)
 

@@ -16,7 +16,6 @@ MADE: Final = "made"
 TRUTH: Final = "ground truth"
 STATIC: Final = "static"
 SHUFFLED: Final = "shuffled"
-ROWS: Final = (TRUTH, MADE, SHUFFLED, STATIC)
 Better = Literal["up", "down", "zero"]
 ARROWS: Final = {"up": "\u2191", "down": "\u2193", "zero": "\u21920"}
 LATEX_ARROWS: Final = {"up": r"$\uparrow$", "down": r"$\downarrow$", "zero": r"$\rightarrow 0$"}
@@ -53,12 +52,19 @@ COLUMNS: Final[dict[str, Column]] = {
 
 @dataclass(frozen=True)
 class PaperTable:
-    """`cells[row][column]`; `about` what was measured; `notes` what was not, and why; `extra` lines of their own."""
+    """`cells[row][column]`; `about` what was measured; `notes` what was not, and why; `extra` lines of their own;
+    `methods` the rows that are no controls."""
 
     about: dict[str, str]
     cells: dict[str, dict[str, Interval]]
     notes: Sequence[str] = ()
     extra: dict[str, Interval] = field(default_factory=dict)
+    methods: tuple[str, ...] = (MADE,)
+
+    @property
+    def rows(self) -> list[str]:
+        """Those that there are, in the order of the table."""
+        return [row for row in (TRUTH, *self.methods, SHUFFLED, STATIC) if row in self.cells]
 
     @property
     def columns(self) -> list[str]:
@@ -70,11 +76,10 @@ class PaperTable:
         heads = [f"{COLUMNS[c].name} {ARROWS[COLUMNS[c].better]}" for c in self.columns]
         lines = [", ".join(f"{k} {v}" for k, v in self.about.items()), "", f"| film | {' | '.join(heads)} |",
                  "|---|" + "---:|" * len(heads)]
-        for name in ROWS:
-            if name in self.cells:
-                shown = name if name == MADE else f"*{name}*"
-                cells = [_cell(self.cells[name].get(c), " [{}, {}]") for c in self.columns]
-                lines.append(f"| {shown} | {' | '.join(cells)} |")
+        for name in self.rows:
+            shown = name if name in self.methods else f"*{name}*"
+            cells = [_cell(self.cells[name].get(c), " [{}, {}]") for c in self.columns]
+            lines.append(f"| {shown} | {' | '.join(cells)} |")
         lines += ["", "Mean [95 % bootstrap interval over clips]. *Controls* in italics: " + CONTROLS, ""]
         lines += [f"- {COLUMNS[c].name}{_unit(c)}: {COLUMNS[c].what}" for c in self.columns]
         lines += [f"- {name}: {_cell(value, ' [{}, {}]')} (n {value.n})" for name, value in self.extra.items()]
@@ -87,11 +92,10 @@ class PaperTable:
         lines = [f"% {about}", "% mean with 95 % bootstrap interval over clips", *(f"% not measured: {n}" for n in
                  self.notes), r"\begin{tabular}{l" + "r" * len(heads) + "}", r"\toprule",
                  " & ".join(["Film", *heads]) + r" \\", r"\midrule"]
-        for name in ROWS:
-            if name in self.cells:
-                shown = name if name == MADE else rf"\textit{{{name}}}"
-                cells = [_cell(self.cells[name].get(c), r" {{\scriptsize [{}, {}]}}") for c in self.columns]
-                lines.append(" & ".join([shown, *cells]) + r" \\")
+        for name in self.rows:
+            shown = name if name in self.methods else rf"\textit{{{name}}}"
+            cells = [_cell(self.cells[name].get(c), r" {{\scriptsize [{}, {}]}}") for c in self.columns]
+            lines.append(" & ".join([shown, *cells]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
     def json(self) -> dict[str, Any]:

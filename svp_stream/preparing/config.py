@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from svp_stream.config import Section, load_yaml
+
+AVATAR: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
+"""Names that a file may bear anywhere."""
 
 
 class PrepareConfig(Section):
@@ -43,6 +46,7 @@ class PrepareConfig(Section):
     most_offset_ms: float = Field(default=100.0, ge=0)
     heldout_share: float = Field(default=0.1, ge=0, lt=1)
     naming: str | None = None
+    avatar: Annotated[str, Field(pattern=AVATAR)] | None = None
     seed: int = Field(default=0, ge=0)
 
     @field_validator("clip_s")

@@ -239,7 +239,8 @@ def _split(kept: int, config: PrepareConfig) -> str:
 
 def named(name: str, config: PrepareConfig) -> dict[str, str]:
     """avatar, style and voice of a video by its relative name: the groups of `naming`; else the name of its folder, or
-    its own, for all three. Raises MediaError for a name that `naming` does not match."""
+    its own, for all three. `avatar` of the configuration goes before both. Raises MediaError for a name that `naming`
+    does not match."""
     path = Path(name)
     plain = path.parts[0] if len(path.parts) > 1 else path.stem
     words = dict.fromkeys(("avatar", "style", "voice"), plain)
@@ -248,6 +249,8 @@ def named(name: str, config: PrepareConfig) -> dict[str, str]:
         if match is None:
             raise MediaError(f"{name}: the key `naming` ({config.naming}) does not match this name")
         words |= {k: v for k, v in match.groupdict().items() if v}
+    if config.avatar is not None:
+        words["avatar"] = config.avatar
     return words
 
 

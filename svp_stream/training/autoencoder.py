@@ -1,8 +1,10 @@
 """Stage `autoencoder`: RGB to 4 latent channels at an eighth of the size, back to RGB + alpha.
 
-Starts from patch PCA in closed form, then learns on random crops, half of them over the face (mouth and eyes hold what
-people look at). Loss: Charbonnier on colour (mouth and eyes counted more), the same on image gradients (edges), L1 on
-the matte. A little noise on the latents in training makes the decoder forgiving of the denoiser's errors.
+Starts from patch PCA in closed form, or from the weights that `start` names, then learns on random crops, half of them
+over the face (mouth and eyes hold what people look at). Loss: Charbonnier on colour (mouth and eyes counted more), the
+same on image gradients (edges), L1 on the matte. A little noise on the latents in training makes the decoder forgiving
+of the denoiser's errors. With the encoder kept, latents stay what a trained denoiser knows (as with the decoders that
+were tuned for Stable Diffusion).
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from svp_stream.diffusion.vae import Autoencoder, AutoencoderConfig, save_autoencoder
+from svp_stream.diffusion.vae import Autoencoder, AutoencoderConfig, load_autoencoder, save_autoencoder
 from svp_stream.training.frames import Frames, Indices, face_boxes, to_tensors
 from svp_stream.training.loop import Batch, LoopConfig
 from svp_stream.training.sheets import tile, write_png
@@ -39,6 +41,14 @@ class AutoencoderTrainConfig(BaseModel):
     alpha_weight: float = Field(0.2, ge=0)
     latent_noise: float = Field(0.03, ge=0)
     start_pictures: int = Field(400, ge=8)
+    start: Path | None = Field(None, description="autoencoder.safetensors to go on from, at its sizes; none: patch PCA")
+    keep_encoder: bool = Field(False, description="with `start`: train the decoder alone")
+
+    @model_validator(mode="after")
+    def _kept(self) -> AutoencoderTrainConfig:
+        if self.keep_encoder and self.start is None:
+            raise ValueError("keep_encoder keeps that of `start`, which names no file")
+        return self
 
 
 class AutoencoderStage:
@@ -49,9 +59,13 @@ class AutoencoderStage:
         self.frames = frames
         self.held_out = held_out
         self.boxes = face_boxes(frames.kps, frames.size)
-        self._model = Autoencoder(AutoencoderConfig(config.latent, config.widths, config.depths))
-        rgb, alpha = to_tensors(frames.pixels[self._some(config.start_pictures)])
-        self._model.start_from_patches(rgb, alpha)
+        if config.start is None:
+            self._model = Autoencoder(AutoencoderConfig(config.latent, config.widths, config.depths))
+            rgb, alpha = to_tensors(frames.pixels[self._some(config.start_pictures)])
+            self._model.start_from_patches(rgb, alpha)
+        else:
+            self._model = load_autoencoder(config.start).train().requires_grad_(True)
+            self._model.encoder.requires_grad_(not config.keep_encoder)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _some(self, count: int) -> Indices:
@@ -113,9 +127,9 @@ class AutoencoderStage:
         write_png(path, tile([rgb, out[:, :3], out[:, 3:].expand(-1, 3, -1, -1)]))
 
     def export(self, model: nn.Module, out: Path) -> None:
-        """Measure the latent scale and write `autoencoder.safetensors`."""
+        """Measure the latent scale, unless the encoder was kept, and write `autoencoder.safetensors`."""
         assert isinstance(model, Autoencoder)
-        with torch.no_grad():
+        if not self.config.keep_encoder:
             model.measure_latents(to_tensors(self.frames.pixels[self._some(256)])[0])
         save_autoencoder(out / WEIGHTS, model)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from svp_stream.diffusion import sampler
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
-from svp_stream.diffusion.unet import Conditions, Denoiser, DenoiserConfig, save_denoiser
+from svp_stream.diffusion.unet import Conditions, Denoiser, DenoiserConfig, load_denoiser, save_denoiser
 from svp_stream.diffusion.vae import Autoencoder
 from svp_stream.training.autoencoder import psnr
 from svp_stream.training.frames import Indices, face_boxes, to_tensors
@@ -41,6 +41,7 @@ class ImageTrainConfig(BaseModel):
     pure_noise: float = Field(0.7, ge=0, le=1)
     min_snr: float = Field(5.0, gt=0)
     kps_dropout: float = Field(0.05, ge=0, le=1)
+    start: Path | None = Field(None, description="denoiser to go on from, at its sizes; none: the stage before")
 
 
 class ImageStage:
@@ -52,7 +53,10 @@ class ImageStage:
         self.autoencoder = autoencoder
         self.train = np.flatnonzero(data.frames.split == "train")
         self.held_out = np.flatnonzero(data.frames.split != "train")
-        self._model = Denoiser(DenoiserConfig(widths=config.widths))
+        if config.start is None:
+            self._model = Denoiser(DenoiserConfig(widths=config.widths))
+        else:
+            self._model = load_denoiser(config.start).train().requires_grad_(True)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -133,8 +137,7 @@ def bound(model: nn.Module, c: Conditions) -> Callable[[Tensor, int], Tensor]:
     """The model under fixed conditions, as samplers want it."""
 
     def denoise(x_t: Tensor, t: int) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            x0: Tensor = model(x_t, torch.full((len(x_t),), t / TIMESTEPS), c)[0]
+        x0: Tensor = model(x_t, torch.full((len(x_t),), t / TIMESTEPS), c)[0]
         return x0.float()
 
     return denoise

@@ -7,6 +7,7 @@ other), so training sees references as good as those that serving will see, not 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 
 from svp_stream.arkit import SPEECH_SLICE
@@ -61,22 +63,31 @@ class PixelData:
 
 
 @torch.no_grad()
-def encode_frames(model: Autoencoder, frames: Frames, cache: Path) -> Tensor:
-    """Latents fp16 [F, 4, h, w], made once and kept in `cache` (.npy)."""
+def encode_frames(model: Autoencoder, frames: Frames, work: Path) -> Tensor:
+    """Latents fp16 [F, 4, h, w], made once and kept in `work`; those of another encoder, or of other frames, give way
+    to them."""
+    cache = work / f"latents-{_fingerprint(model, frames)}.npy"
     if cache.is_file():
-        known = np.load(cache)
-        if len(known) == len(frames):
-            return torch.from_numpy(known)
+        return torch.from_numpy(np.load(cache))
     parts = []
-    for i in range(0, len(frames), 64):
+    for i in track(range(0, len(frames), 64), "coding frames"):
         rgb, _ = to_tensors(frames.pixels[np.arange(i, min(i + 64, len(frames)))])
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.encode(rgb.contiguous(memory_format=torch.channels_last)).half())
+        parts.append(model.encode(rgb.contiguous(memory_format=torch.channels_last)).half())
     latents = torch.cat(parts)
-    part = cache.with_suffix(".part.npy")
+    part = work / ".latents.part.npy"
     np.save(part, latents.numpy())
+    for other in work.glob("latents*.npy"):
+        other.unlink()
     part.replace(cache)
     return latents
+
+
+def _fingerprint(model: Autoencoder, frames: Frames) -> str:
+    """Sixteen letters that change with any weight of the encoder, the scale, the clips and the number of the frames."""
+    made = hashlib.sha256("".join([str(len(frames)), *np.unique(frames.clip).tolist()]).encode())
+    for value in (*model.encoder.state_dict().values(), model.shift, model.scale):
+        made.update(np.ascontiguousarray(value.float().numpy() + 0.0).tobytes())  # -0 counts as 0
+    return made.hexdigest()[:16]
 
 
 def head_inputs(frames: Frames) -> tuple[Float32, Float32]:
@@ -142,7 +153,7 @@ def loss_weight(points: Float32, cells: int) -> Tensor:
 
 def pixel_data(frames: Frames, model: Autoencoder, work: Path) -> tuple[PixelData, dict[str, Appearance]]:
     """Everything but the tokens, for the frames of all splits."""
-    latents = encode_frames(model, frames, work / "latents.npy")
+    latents = encode_frames(model, frames, work)
     references, appearances = cross_fitted(frames, latents, frames.split == "train")
     heads = geometries(frames)
     points = np.zeros((len(frames), 3, 2), np.float32)

@@ -86,7 +86,7 @@ def _write_card(runs: Path, folder: Path, hashes: dict[str, str], last: str) -> 
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     card = {
         "name": "mini", "denoiser_from": last, "files": hashes,
-        "training": {p.parent.name: _last_rows(p) for p in sorted(runs.glob("*/log.jsonl"))},
+        "training": {p.parent.name: last_rows(p) for p in sorted(runs.glob("*/log.jsonl"))},
         "licences": LICENCES, "figures": known.get("figures", {}),
     }
     path.write_text(json.dumps(card, indent=1) + "\n")
@@ -94,7 +94,7 @@ def _write_card(runs: Path, folder: Path, hashes: dict[str, str], last: str) -> 
     return path
 
 
-def _last_rows(log: Path) -> dict[str, Any]:
+def last_rows(log: Path) -> dict[str, Any]:
     """Steps, seconds and the last validation figures of a run."""
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
     training = [r for r in rows if not r.get("validation")]

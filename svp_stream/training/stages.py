@@ -76,7 +76,11 @@ def run(stage: str, config: Path | None, corpus: Path, out: Path, minutes: float
     """
     if stage in SD15_STAGES:
         return run_sd15(stage, config, corpus, out, minutes)
-    profile = read_profile(stage, config)
+    return train(stage, read_profile(stage, config), corpus, out, minutes)
+
+
+def train(stage: str, profile: Any, corpus: Path, out: Path, minutes: float | None = None) -> Path:
+    """`run`, of a profile that has been read."""
     folder = out / stage
     folder.mkdir(parents=True, exist_ok=True)
     with crew().main_process_first():  # what is prepared once is found by the others
@@ -105,9 +109,9 @@ def _build(stage: str, profile: Any, corpus: Path, out: Path) -> TrainingStage:
     if stage == "image":
         return ImageStage(profile, data, model)
     heard = with_tokens(data, *frame_tokens(Clips.open(corpus), frames, out))
-    if stage == "video":
-        return VideoStage(profile, heard, model, load_denoiser(out / "image" / image.WEIGHTS))
-    return ConsistencyStage(profile, heard, model, load_denoiser(out / "video" / image.WEIGHTS))
+    before = "image" if stage == "video" else "video"
+    start = load_denoiser(out / before / image.WEIGHTS) if profile.start is None else None
+    return (VideoStage if stage == "video" else ConsistencyStage)(profile, heard, model, start)
 
 
 def packed(corpus: Path, folder: Path) -> Frames:

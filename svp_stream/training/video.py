@@ -50,9 +50,13 @@ class VideoStage(ImageStage):
 
     config: VideoTrainConfig
 
-    def __init__(self, config: VideoTrainConfig, data: PixelData, autoencoder: Autoencoder, start: nn.Module) -> None:
+    def __init__(
+        self, config: VideoTrainConfig, data: PixelData, autoencoder: Autoencoder, start: nn.Module | None = None
+    ) -> None:
+        """`start`: the denoiser of the stage before; none where `config.start` names a file."""
         super().__init__(config, data, autoencoder)
-        self._model.load_state_dict(start.state_dict())
+        if start is not None:
+            self._model.load_state_dict(start.state_dict())
         pairs = data.frames.pairs()
         self.train_pairs = pairs[data.frames.split[pairs] == "train"]
         self.held_pairs = pairs[data.frames.split[pairs] != "train"]

@@ -135,6 +135,15 @@ def test_the_table_in_three_forms() -> None:
     assert back["cells"][TRUTH]["psnr"]["mean"] is None and back["cells"][MADE]["ssim"]["n"] == 3
 
 
+def test_a_table_of_several_methods() -> None:
+    figures = {"mine": 21.0, STATIC: 20.0, "theirs": 22.0}
+    cells = {name: {"psnr": Interval(value, value, value, 2)} for name, value in figures.items()}
+    made = PaperTable({}, cells, methods=("theirs", "mine"))
+    assert made.rows == ["theirs", "mine", STATIC]
+    assert "| theirs | 22.0" in made.markdown() and "| *static* | 20.0" in made.markdown()
+    assert "\nmine & 21.0" in made.latex() and r"\textit{static}" in made.latex()
+
+
 def test_films_of_a_folder(corpus: Path, tmp_path: Path) -> None:
     trial = real_trials(corpus)[0]
     make = films_in(tmp_path)
@@ -164,6 +173,26 @@ def test_an_engine_must_know_the_person(corpus: Path) -> None:
 
     with pytest.raises(MediaError, match="shows 'drawn', whom the engine does not know; it knows kim, pat"):
         engine_films(tiny_engine(), Shelf(), None, 0)(real_trials(corpus)[0], 0)  # type: ignore[arg-type]
+
+
+def test_a_style_without_a_preset_has_another(
+    corpus: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Shelf:
+        def names(self) -> tuple[str, ...]:
+            return ("angry", "sad")
+
+        def get(self, name: str) -> SimpleNamespace:
+            asked.append(name)
+            return SimpleNamespace(name=name, mu=None, log_var=None, strength=1.0)
+
+    monkeypatch.setattr(paper_films, "play", lambda *_, **__: np.zeros((1, 2, 2, 3), np.uint8))
+    engine: Any = SimpleNamespace(avatars=("drawn",))
+    for otherwise in (None, "sad"):
+        engine_films(engine, Shelf(), None, 0, otherwise)(real_trials(corpus)[0], 0)  # type: ignore[arg-type]
+    assert asked == ["angry", "sad"]
 
 
 class OneStyle:

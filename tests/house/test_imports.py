@@ -8,7 +8,7 @@ from tests.house.source import Source, imports, sources
 
 LEAVES = ("clock", "packets", "stage", "arkit", "config", "errors", "weights_file")
 SIBLINGS = ("audio", "style", "motion", "diffusion", "runtime")
-WORKSHOPS = ("training", "synthetic", "evaluation", "preparing")
+WORKSHOPS = ("training", "synthetic", "evaluation", "preparing", "person")
 ROOMS = (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "cli_research", "cli_style", "weights")
 
 MAY: dict[str, tuple[str, ...]] = {
@@ -19,6 +19,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "training": (*LEAVES, *SIBLINGS, "synthetic", "training"),
     "evaluation": (*LEAVES, *SIBLINGS, "pipeline", "synthetic", "training", "evaluation"),
     "preparing": (*LEAVES, *SIBLINGS, "synthetic", "training", "evaluation", "preparing"),
+    "person": (*LEAVES, *SIBLINGS, "pipeline", *WORKSHOPS),
     "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research", "cli_style"),
     "cli_research": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline"),
     "cli_style": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research"),

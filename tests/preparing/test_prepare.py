@@ -153,6 +153,7 @@ def test_videos_are_found_and_named(tmp_path: Path) -> None:
         find_videos([tmp_path / "none"])
     assert named("M003/angry/1.mp4", SMALL) == {"avatar": "M003", "style": "M003", "voice": "M003"}
     assert named("home.mp4", SMALL)["avatar"] == "home"
+    assert named("x/home.mp4", SMALL.model_copy(update={"avatar": "pat"}))["avatar"] == "pat"
     mead = SMALL.model_copy(update={"naming": r"(?P<avatar>[MW]\d+)/(?P<style>\w+)/"})
     assert named("M003/angry/1.mp4", mead) == {"avatar": "M003", "style": "angry", "voice": "M003"}
     with pytest.raises(MediaError, match="does not match this name"):
@@ -162,6 +163,7 @@ def test_videos_are_found_and_named(tmp_path: Path) -> None:
 def test_the_default_file_equals_the_code(tmp_path: Path) -> None:
     assert PrepareConfig.load(CONFIGS / "prepare.yaml") == PrepareConfig() == PrepareConfig.load(None)
     for text, told in (("siz: 3", "did you mean size"), ("clip_s: [3, 4]", "shortest <= longest / 2"),
+                       ("avatar: a/b", "avatar: string should match"),
                        ("naming: '('", "no regular expression"), ("naming: 'x(?P<who>.)'", "must have groups")):
         path = tmp_path / "p.yaml"
         path.write_text(text)

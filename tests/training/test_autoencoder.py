@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
-from svp_stream.diffusion.vae import Autoencoder, load_autoencoder
+from svp_stream.diffusion.vae import Autoencoder, load_autoencoder, save_autoencoder
+from svp_stream.errors import WeightsError
 from svp_stream.training.autoencoder import (
     WEIGHTS,
     AutoencoderStage,
@@ -54,6 +56,30 @@ def test_it_learns_and_exports(painted: Painted, tmp_path: Path) -> None:
     assert latents.mean((0, 2, 3)).abs().max() < 0.3 and float(latents.std()) == pytest.approx(1, abs=0.2)
     with Image.open(tmp_path / "sheets" / "0000040.png") as sheet:
         assert sheet.size == (6 * 128, 3 * 128)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_it_goes_on_from_given_weights(painted: Painted, tmp_path: Path, keep: bool) -> None:
+    save_autoencoder(tmp_path / "start.safetensors", painted.autoencoder)
+    config = AutoencoderTrainConfig(loop=LOOP.model_copy(update={"steps": 2}), crop=64, start_pictures=24,
+                                    start=tmp_path / "start.safetensors", keep_encoder=keep)
+    built = AutoencoderStage(config, painted.frames, painted.frames.select(painted.frames.split != "train"))
+    known = load_autoencoder(tmp_path / "start.safetensors")
+    assert isinstance(built.model, Autoencoder) and built.model.config == known.config, "at the sizes of the file"
+    for a, b in zip(built.model.parameters(), known.parameters(), strict=True):
+        assert torch.equal(a, b)
+    run_stage(built, config.loop, tmp_path / "run")
+    model = load_autoencoder(tmp_path / "run" / WEIGHTS)
+    assert not torch.equal(model.decoder.linear.weight, known.decoder.linear.weight)
+    picture = to_tensors(painted.frames.pixels[:2])[0]
+    assert torch.equal(model.encode(picture), known.encode(picture)) is keep
+
+
+def test_a_start_must_be_there(painted: Painted, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="gone.safetensors are missing"):
+        AutoencoderStage(AutoencoderTrainConfig(start=tmp_path / "gone.safetensors"), painted.frames, painted.frames)
+    with pytest.raises(ValidationError, match="keep_encoder keeps that of `start`"):
+        AutoencoderTrainConfig(keep_encoder=True)
 
 
 def test_batches_depend_on_the_generator_alone(painted: Painted) -> None:

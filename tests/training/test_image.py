@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from svp_stream.diffusion.schedule import SCHEDULE
-from svp_stream.diffusion.unet import load_denoiser
+from svp_stream.diffusion.unet import Denoiser, DenoiserConfig, load_denoiser, save_denoiser
 from svp_stream.training.image import WEIGHTS, ImageStage, ImageTrainConfig
 from svp_stream.training.loop import LoopConfig, run_stage
 from tests.training.conftest import Painted
@@ -38,6 +38,18 @@ def test_it_beats_the_reference_on_its_frames(painted: Painted, tmp_path: Path) 
     errors = [float(((x - truth).square() * weight).mean()) for x in (drawn, reference)]
     assert errors[0] < 0.9 * errors[1]
     assert (tmp_path / "sheets" / "0000060.png").is_file()
+
+
+def test_it_goes_on_from_given_weights(painted: Painted, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    known = Denoiser(DenoiserConfig(widths=(8, 8, 16, 16)))
+    torch.nn.init.normal_(known.conv_out.weight)
+    save_denoiser(tmp_path / "start.safetensors", known)
+    config = ImageTrainConfig(loop=LOOP, widths=WIDTHS, start=tmp_path / "start.safetensors")
+    built = ImageStage(config, painted.data, painted.autoencoder)
+    assert isinstance(built.model, Denoiser) and built.model.config == known.config, "at the sizes of the file"
+    torch.testing.assert_close(built.model.conv_out.weight, known.conv_out.weight, rtol=1e-3, atol=1e-3)
+    assert all(p.requires_grad for p in built.model.parameters()) and built.model.training
 
 
 def test_validation_tells_pixels(painted: Painted) -> None:

@@ -81,16 +81,20 @@ def test_without_tokens_the_rest_is_noise() -> None:
 
 def test_frames_are_encoded_once(tmp_path: Path) -> None:
     frames, model = painted_frames(2, 5, SIZE), autoencoder()
-    first = encode_frames(model, frames, tmp_path / "latents.npy")
+    first = encode_frames(model, frames, tmp_path)
     assert first.dtype == torch.float16 and first.shape == (10, 4, 8, 8)
     with torch.no_grad():
         truth = model.encode(to_tensors(frames.pixels)[0])
     assert float((first.float() - truth).abs().mean()) < 0.03
-    assert [p.name for p in tmp_path.iterdir()] == ["latents.npy"]
-    kept = encode_frames(Autoencoder(model.config), frames, tmp_path / "latents.npy")
-    assert torch.equal(kept, first)
-    fewer = encode_frames(model, frames.select(np.arange(6)), tmp_path / "latents.npy")
+    (cache,) = tmp_path.iterdir()
+    stamp = cache.stat().st_mtime_ns
+    assert torch.equal(encode_frames(model, frames, tmp_path), first) and cache.stat().st_mtime_ns == stamp
+    fewer = encode_frames(model, frames.select(np.arange(6)), tmp_path)
     assert len(fewer) == 6, "latents of other frames are not taken for these"
+    with torch.no_grad():
+        model.encoder.linear.weight.mul_(2)
+    assert not torch.equal(encode_frames(model, frames, tmp_path), first), "nor those of another autoencoder"
+    assert len(list(tmp_path.iterdir())) == 1, "what is of no more use is taken away"
 
 
 def test_a_training_frame_is_no_part_of_its_own_reference() -> None:

@@ -1,0 +1,1 @@
+"""One person on the shipped model: from home video to a weights folder that is served, step by step."""
