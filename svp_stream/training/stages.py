@@ -4,7 +4,7 @@ Runs stand side by side under one folder, `<out>/<stage>/`; a stage finds in its
 
     autoencoder ─┐
     audio ─▶ style-prior ─▶ expression ─┤
-                 └─▶ image ─▶ video ─▶ consistency
+                 └─▶ image ─▶ video ─▶ consistency ─▶ finish
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from svp_stream.training.autoencoder import AutoencoderStage, AutoencoderTrainCo
 from svp_stream.training.clips import Clips, pack_frames
 from svp_stream.training.consistency import ConsistencyStage, ConsistencyTrainConfig
 from svp_stream.training.expression import ExpressionTrainConfig, make_expression_stage
+from svp_stream.training.finish import FinishStage, FinishTrainConfig
 from svp_stream.training.frames import Frames, open_frames
 from svp_stream.training.image import ImageStage, ImageTrainConfig
 from svp_stream.training.loop import LoopConfig, TrainingStage, run_stage
@@ -46,6 +47,7 @@ CONFIGS: Final[dict[str, type[BaseModel]]] = {
     "image": ImageTrainConfig,
     "video": VideoTrainConfig,
     "consistency": ConsistencyTrainConfig,
+    "finish": FinishTrainConfig,
 }
 STAGES: Final = tuple(CONFIGS)
 
@@ -101,7 +103,15 @@ def _build(stage: str, profile: Any, corpus: Path, out: Path) -> TrainingStage:
     heard = with_tokens(data, *frame_tokens(Clips.open(corpus), frames, out))
     if stage == "video":
         return VideoStage(profile, heard, model, load_denoiser(out / "image" / image.WEIGHTS))
-    return ConsistencyStage(profile, heard, model, load_denoiser(out / "video" / image.WEIGHTS))
+    if stage == "consistency":
+        return ConsistencyStage(profile, heard, model, load_denoiser(out / "video" / image.WEIGHTS))
+    return FinishStage(profile, heard, model, load_denoiser(_before_finish(out)))
+
+
+def _before_finish(out: Path) -> Path:
+    """The denoiser of the consistency stage, or of the video stage where there was none."""
+    tuned = out / "consistency" / image.WEIGHTS
+    return tuned if tuned.is_file() else out / "video" / image.WEIGHTS
 
 
 def packed(corpus: Path, folder: Path) -> Frames:

@@ -9,7 +9,7 @@ from tests.house.source import Source, imports, sources
 LEAVES = ("clock", "packets", "stage", "arkit", "config", "errors", "weights_file")
 SIBLINGS = ("audio", "style", "motion", "diffusion", "runtime")
 WORKSHOPS = ("training", "synthetic", "evaluation", "preparing")
-ROOMS = (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "cli_research", "weights")
+ROOMS = (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "cli_ablate", "cli_research", "weights")
 
 MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -19,7 +19,8 @@ MAY: dict[str, tuple[str, ...]] = {
     "training": (*LEAVES, *SIBLINGS, "synthetic", "training"),
     "evaluation": (*LEAVES, *SIBLINGS, "pipeline", "synthetic", "training", "evaluation"),
     "preparing": (*LEAVES, *SIBLINGS, "synthetic", "training", "evaluation", "preparing"),
-    "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research"),
+    "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_ablate", "cli_research"),
+    "cli_ablate": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research"),
     "cli_research": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline"),
     "server": (*LEAVES, *SIBLINGS, "pipeline", "server"),
 }
