@@ -72,8 +72,7 @@ def look_ahead(
     from svp_stream.evaluation import sweeps
 
     def table(desk: _Desk) -> Table:
-        most = desk.engine("auto").conditioner.config.max_look_ahead
-        return desk.run("Look-ahead", sweeps.look_ahead(desk.base, most))
+        return desk.run("Look-ahead", sweeps.look_ahead(desk.base, desk.most_look_ahead))
 
     _table(table, "look-ahead", corpus, out, weights, clips, seed, write, profile)
 
@@ -91,7 +90,7 @@ def drift(
         desk = _desk(corpus, out, weights, None, seed, profile, progress)
         loop = room.one_turn(desk.trials)
         turns = max(2, round(minutes * 60 * FRAME_RATE_HZ / loop.frames))
-        rows = room.drift(desk.engine("auto"), desk.bench, loop, turns, desk.journal, desk.base)
+        rows = room.drift(desk.engines(desk.base), desk.bench, loop, turns, desk.journal, desk.base)
     _tell("Drift", room.markdown(rows, loop, f"weights {desk.journal.about}"), "drift", desk, write)
 
 
@@ -109,7 +108,7 @@ def films(
     with counter() as progress:
         desk = _desk(corpus, out, weights, None, seed, profile, progress)
         names = [name.strip() for name in styles.split(",") if name.strip()][:3]
-        made = make_films(out, desk.engine("auto"), desk.bench, desk.trials, names, seconds)
+        made = make_films(out, desk.engines(desk.base), desk.bench, desk.trials, names, seconds)
     for path in made:
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
@@ -118,8 +117,9 @@ def films(
 class _Desk:
     """What every ablation works with."""
 
-    engine: Any
+    engines: Any
     base: Variant
+    most_look_ahead: int
     bench: Any
     trials: list[Any]
     journal: Any
@@ -130,7 +130,7 @@ class _Desk:
         """The table of these variants."""
         from svp_stream.evaluation.ablation import ablate
 
-        return ablate(title, variants, self.engine, self.bench, self.trials, self.journal, style_clips=style_clips)
+        return ablate(title, variants, self.engines, self.bench, self.trials, self.journal, style_clips=style_clips)
 
 
 def _table(
@@ -157,6 +157,7 @@ def _desk(
     corpus: Path, out: Path, weights: Path | None, clips: int | None, seed: int, profile: Path | None,
     progress: Any,
 ) -> _Desk:
+    from dataclasses import replace
     from functools import cache as remembered
 
     from svp_stream.config import MINI_WEIGHTS, load_config
@@ -172,16 +173,18 @@ def _desk(
 
     @remembered
     def engine(precision: str) -> Any:
-        asked = config.model.precision if precision == "auto" else precision
-        model = config.model.model_copy(update={"precision": asked})
+        model = config.model.model_copy(update={"precision": precision})
         return build.build_mini(config.model_copy(update={"model": model}), folder)
 
-    served = engine("auto")
+    def engines(variant: Variant) -> Any:
+        return replace(engine(variant.precision), rule=variant.rule, look_ahead=variant.look_ahead)
+
+    served = engine(config.model.precision)
     shelf = build.build_shelf(config, served)
     trials = [t for t in open_trials(corpus, served.avatars) if t.clip.style in shelf.names()]
     bench = Bench(served, build.build_vad(config), load_evaluator(folder / WEIGHTS), shelf, seed, progress)
     out.mkdir(parents=True, exist_ok=True)
     journal = Journal(out / "ablate.jsonl", weights_key(folder))
-    base = Variant("as served", served.rule, served.look_ahead)
+    base = Variant("as served", served.rule, served.look_ahead, served.precision)
     chosen = trials if clips is None else shortest_of_each(trials, clips)
-    return _Desk(engine, base, bench, chosen, journal, folder, out)
+    return _Desk(engines, base, served.conditioner.config.max_look_ahead, bench, chosen, journal, folder, out)

@@ -5,9 +5,9 @@ show. Remembers: nothing. Nothing is fed back to the sampler, or two filters wou
 
 A frame's noise, a moved head, eight-bit convolutions: each moves every cell of a latent a little, the decoder spreads
 it over some fifty pixels, and rounding to bytes makes whole steps of it: a flicker that the eye finds at once on a
-plain wall. Averaging over time would leave those steps. A dead band does not: a byte moves by what its change exceeds
-the band, so that it is never further from the painted one than the band, and a wall does not move at all. The
-reference latent, which is free of noise, tells where the face moves: there the band is shut, and lips are as painted.
+plain wall. So it is the picture that is held, not the latent: a byte moves by what its change exceeds the band, is
+never further from the painted one than the band, and a wall does not move at all. The reference latent, which is free
+of noise, tells where the face moves: there the band is shut, and lips are as painted.
 """
 
 from __future__ import annotations

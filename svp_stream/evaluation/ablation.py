@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +27,8 @@ from svp_stream.evaluation.evaluate import LIP, Bench, excerpt
 from svp_stream.evaluation.measure import SPEECH_READINGS
 from svp_stream.evaluation.metrics import Interval, bootstrap
 from svp_stream.evaluation.report import cell
-from svp_stream.evaluation.trials import Trial, play
+from svp_stream.evaluation.trials import Subject, Trial, play
 from svp_stream.packets import Bytes
-from svp_stream.pipeline.mini import MiniEngine
 from svp_stream.weights_file import HASHES
 
 TRUTH, STATIC = "*control:* the renderer's own frames", "*control:* the first true frame, standing still"
@@ -45,20 +44,22 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting of an engine; `precision` as `MiniEngine.load` takes it."""
+    """One setting of an engine; `precision` is int8 or fp32."""
 
     name: str
     rule: CacheRule
-    look_ahead: int = 2
-    precision: str = "auto"
+    look_ahead: int
+    precision: str
 
-    def of(self, engine: MiniEngine) -> MiniEngine:
-        """`engine` with this setting; its precision is the caller's affair."""
-        return replace(engine, rule=self.rule, look_ahead=self.look_ahead)
+    def setting(self) -> dict[str, Any]:
+        """Everything but the name, for a journal's key."""
+        told = asdict(self)
+        del told["name"]
+        return told
 
 
-Engines = Callable[[str], MiniEngine]
-"""The engine in a precision."""
+Engines = Callable[[Variant], Subject]
+"""The engine in a setting."""
 
 
 class Journal:
@@ -131,9 +132,8 @@ def ablate(
         STATIC: [journal.row({"control": "static", "clip": t.clip.id}, partial(_static, t)) for t in trials],
     }
     for variant in variants:
-        engine = variant.of(engines(variant.precision))
-        setting = asdict(variant) | {"precision": engine.precision, "seed": bench.seed}
-        del setting["name"]
+        engine = engines(variant)
+        setting = variant.setting() | {"seed": bench.seed}
         made = rows[variant.name] = []
         for number, trial in enumerate(bench.counted(variant.name, list(trials))):
             made.append(journal.row(setting | {"clip": trial.clip.id, "number": number},
@@ -161,7 +161,7 @@ def style_plan(bench: Bench, trials: Sequence[Trial], clips: int) -> list[tuple[
     return [(name, i, trials[i % len(trials)]) for name in bench.shelf.names() if name in known for i in range(clips)]
 
 
-def _said(bench: Bench, engine: MiniEngine, trial: Trial, number: int) -> Row:
+def _said(bench: Bench, engine: Subject, trial: Trial, number: int) -> Row:
     began = time.process_time()
     made = play(engine, bench.vad, trial.sound, avatar=trial.clip.avatar, style=bench.style(trial.clip.style),
                 seed=bench.seed + number, script=trial.poses)
@@ -191,7 +191,7 @@ def _static(trial: Trial) -> Row:
     return {"lip_open_r": 0.0} | _pictures(trial, np.broadcast_to(trial.rgb[0], trial.rgb.shape))
 
 
-def _named(bench: Bench, engine: MiniEngine, style: str, take: int, trial: Trial) -> Row:
+def _named(bench: Bench, engine: Subject, style: str, take: int, trial: Trial) -> Row:
     sound, _ = excerpt(trial, take)
     avatar = engine.avatars[take % len(engine.avatars)]
     made = play(engine, bench.vad, sound, avatar=avatar, style=bench.style(style), seed=bench.seed + 1000 + take)

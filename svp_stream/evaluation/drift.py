@@ -10,7 +10,7 @@ Words, poses, styles and truth are the same in every turn, so whatever differs b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,9 +20,8 @@ from svp_stream.evaluation import metrics
 from svp_stream.evaluation.ablation import Journal, Row, Variant
 from svp_stream.evaluation.evaluate import LIP, Bench
 from svp_stream.evaluation.report import cell
-from svp_stream.evaluation.trials import Scripted, Trial
+from svp_stream.evaluation.trials import Scripted, Subject, Trial
 from svp_stream.packets import AudioChunk, Bytes, Frame
-from svp_stream.pipeline.mini import MiniEngine
 from svp_stream.pipeline.session import Session
 
 TURN_S = 30.0
@@ -58,14 +57,13 @@ def one_turn(trials: Sequence[Trial], seconds: float = TURN_S) -> Loop:
     return Loop(tuple(chosen))
 
 
-def drift(engine: MiniEngine, bench: Bench, loop: Loop, turns: int, journal: Journal, base: Variant) -> list[Row]:
+def drift(engine: Subject, bench: Bench, loop: Loop, turns: int, journal: Journal, base: Variant) -> list[Row]:
     """A row for each turn of one session."""
-    setting = asdict(replace(base, name="")) | {
-        "precision": engine.precision, "seed": bench.seed, "clips": [t.clip.id for t in loop.trials]}
-    films = _turns(engine, bench, loop, turns)
+    setting = base.setting() | {"seed": bench.seed, "clips": [t.clip.id for t in loop.trials]}
+    made = films(engine, bench, loop, turns)
     rows: list[Row] = []
     for turn in bench.counted("drift", list(range(turns))):
-        late = _Late(films, turn, lambda film: _measured(bench, loop, film))
+        late = _Late(made, turn, lambda film: _measured(bench, loop, film))
         rows.append(journal.row(setting | {"turn": turn}, late))
     return rows
 
@@ -85,7 +83,7 @@ class _Late:
         raise MediaError(f"the session ended before turn {self.turn}")
 
 
-def _turns(engine: MiniEngine, bench: Bench, loop: Loop, turns: int) -> Iterator[tuple[int, Bytes]]:
+def films(engine: Subject, bench: Bench, loop: Loop, turns: int) -> Iterator[tuple[int, Bytes]]:
     """(turn, pictures uint8 [T, H, W, 3]) of one session."""
     poses = [pose for _ in range(turns) for t in loop.trials for pose in t.poses]
     first = loop.trials[0].clip
