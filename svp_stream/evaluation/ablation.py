@@ -24,7 +24,7 @@ import numpy as np
 from svp_stream.diffusion.cache import CacheRule
 from svp_stream.evaluation import metrics
 from svp_stream.evaluation.evaluate import LIP, Bench, excerpt
-from svp_stream.evaluation.measure import SPEECH_READINGS
+from svp_stream.evaluation.measure import READING, SPEECH_READINGS
 from svp_stream.evaluation.metrics import Interval, bootstrap
 from svp_stream.evaluation.report import cell
 from svp_stream.evaluation.trials import Subject, Trial, play
@@ -35,10 +35,12 @@ TRUTH, STATIC = "*control:* the renderer's own frames", "*control:* the first tr
 COLUMNS: Final = (
     ("cpu_ms", "CPU ms a frame"), ("lip_open_r", "LipOpen r"), ("lag_ms", "lag ms"), ("psnr_face", "PSNR face"),
     ("psnr", "PSNR whole"), ("flicker", "flicker, levels"), ("flicker_ratio", "flicker / renderer's"),
+    ("lip_open_gain", "LipOpen amplitude"), ("lip_width_r", "lip width r"), ("silence_ratio", "silence / speech"),
     ("style_right", "StyleAcc"),
 )  # fmt: skip
 RANGED: Final = ("lip_open_r", "style_right")
 """Figures that are told with their 95 % interval."""
+WIDTH: Final = READING["lip_width"]
 Row = dict[str, float]
 
 
@@ -170,8 +172,14 @@ def _said(bench: Bench, engine: Subject, trial: Trial, number: int) -> Row:
 
 
 def _shown(bench: Bench, trial: Trial, made: Bytes) -> Row:
-    read, true = bench.evaluator.gauge.read(made)[:, LIP], trial.readings[:, LIP]
-    return {"lip_open_r": metrics.pearson(read, true), "lag_ms": metrics.lag_ms(read, true)} | _pictures(trial, made)
+    read, true = bench.evaluator.gauge.read(made), trial.readings
+    lips, wanted = read[:, LIP], true[:, LIP]
+    return {
+        "lip_open_r": metrics.pearson(lips, wanted), "lag_ms": metrics.lag_ms(lips, wanted),
+        "lip_open_gain": float(lips.std() / max(float(wanted.std()), 1e-6)),
+        "lip_width_r": metrics.pearson(read[:, WIDTH], true[:, WIDTH]),
+        "silence_ratio": metrics.silence_ratio(lips, trial.speaking),
+    } | _pictures(trial, made)  # fmt: skip
 
 
 def _pictures(trial: Trial, made: Bytes) -> Row:

@@ -176,7 +176,8 @@ class FinishStage(ConsistencyStage):
             on_real, on_made = critic(real), critic(drawn.detach())
             (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
             telling = F.relu(1 - on_real).mean() + F.relu(1 + on_made).mean()
-            return fooling + telling + 0.5 * self.config.r1 * slope.square().sum((1, 2, 3)).mean()
+            steep: Tensor = slope.square().sum((1, 2, 3)).mean()
+            return torch.as_tensor(fooling + telling + 0.5 * self.config.r1 * steep)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """As in `video`."""
