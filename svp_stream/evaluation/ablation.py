@@ -2,7 +2,7 @@
 
 In: an engine, held-out clips, `Variant`s. Out: a row of means for each variant, as Markdown and for the card.
 Remembers: a journal, one line for each clip that a variant has said, so that a run which was cut off goes on. A line is
-found again by the hash of the weights, the variant, the clip and the seed.
+found again by the hash of the weights, the variant, the clip and the seed; after a change of code, delete the file.
 
 Speed is processor time, of all threads, for each frame of the whole street without the voice detector: on a busy
 machine wall time says little.

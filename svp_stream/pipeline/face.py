@@ -27,7 +27,7 @@ from svp_stream.diffusion.noise import SessionNoise
 from svp_stream.diffusion.steady import steadied
 from svp_stream.errors import EngineError
 from svp_stream.motion.generator import MotionDrive, MotionStream
-from svp_stream.motion.kps import raster_pose
+from svp_stream.motion.kps import project, raster_pose
 from svp_stream.packets import AudioChunk, AudioTokens, Bytes, Float32, Frame, Pose, SpeechState
 from svp_stream.pipeline.engine import StyleRequest
 from svp_stream.pipeline.latents import Asked, Latents
@@ -190,7 +190,8 @@ class MiniFace:
             painted = np.array(self._engine.programs.paint(latent, shift)[0][0])
             levels = self._engine.rule.smoothing
             if levels and st.picture is not None and before is not None:
-                painted = steadied(st.picture, painted, reference[0] - before, levels)
+                points = project(self._sitter.geometry, pose)
+                painted = steadied(st.picture, painted, reference[0] - before, points, levels)
             st.picture = painted
         return _frame(pts, st.picture, rung)
 
