@@ -70,7 +70,9 @@ class Journal:
     def __init__(self, path: Path, about: str) -> None:
         self.path, self.about = path, about
         self._rows: dict[str, Row] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        told_all = path.read_text(encoding="utf-8") if path.is_file() else ""
+        self._glue = "" if told_all.endswith("\n") or not told_all else "\n"
+        for line in told_all.splitlines():
             try:
                 told = json.loads(line)
             except ValueError:
@@ -85,7 +87,8 @@ class Journal:
             plain = {k: None if np.isnan(v) else v for k, v in made.items()}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as f:
-                f.write(json.dumps({"key": key, "what": what, "row": plain}) + "\n")
+                f.write(self._glue + json.dumps({"key": key, "what": what, "row": plain}) + "\n")
+            self._glue = ""
         return self._rows[key]
 
 

@@ -101,7 +101,7 @@ def test_what_is_known_is_not_made_again(bench: Bench, trials: list[Trial], tmp_
     first = ablate("T", [BASE], engines, bench, trials, Journal(path, "w"))
     path.write_text(path.read_text() + '{"key": "half a li', encoding="utf-8")
     again = ablate("T", [BASE], engines, bench, trials, Journal(path, "w"))
-    assert again.rows == first.rows, "an engine that loses frames is never asked"
+    assert again.markdown() == first.markdown(), "an engine that loses frames is never asked"
     with pytest.raises(Exception, match="left out"):
         ablate("T", [BASE], engines, bench, trials, Journal(path, "other weights"))
 
@@ -112,6 +112,13 @@ def test_a_journal_keeps_what_is_not_defined(tmp_path: Path) -> None:
     assert np.isnan(row["x"]) and np.isnan(known["x"]) and known["y"] == 2
 
 
+def test_a_row_after_a_line_that_was_cut_off_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.write_text('{"key": "half a li', encoding="utf-8")
+    Journal(path, "w").row({"a": 1}, lambda: {"x": 1.0})
+    assert Journal(path, "w").row({"a": 1}, lambda: {"x": 2.0}) == {"x": 1.0}
+
+
 def test_weights_have_a_key(tmp_path: Path) -> None:
     (tmp_path / "hashes.json").write_text("{}")
     before = weights_key(tmp_path)
@@ -120,7 +127,7 @@ def test_weights_have_a_key(tmp_path: Path) -> None:
 
 
 def test_a_table_goes_into_the_card(tmp_path: Path) -> None:
-    card = {"files": {}, "training": {}, "licences": {}, "figures": {}}
+    card: dict[str, object] = {"files": {}, "training": {}, "licences": {}, "figures": {}}
     (tmp_path / "card.json").write_text(json.dumps(card))
     write_ablation("Latent cache", "| old |", tmp_path)
     write_ablation("Latent cache", "| a |", tmp_path)
