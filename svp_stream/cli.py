@@ -18,17 +18,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from svp_stream import cli_research, cli_style
+from svp_stream import cli_ablate, cli_research, cli_style
 from svp_stream.errors import SvpError
 
 EXIT_WRONG = 2
-STAGES = ("autoencoder", "audio", "style-prior", "expression", "motion", "image", "video", "consistency")
+STAGES = ("autoencoder", "audio", "style-prior", "expression", "motion", "image", "video", "consistency", "finish")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="SVP Stream.")
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and delay on this machine.")
 app.add_typer(bench, name="bench")
 app.add_typer(cli_style.styles, name="style")
 cli_research.register(app, bench)
+cli_ablate.register(app)
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Profile, a YAML file; see configs/.")]
 EngineOption = Annotated[str | None, typer.Option(help="mini (the trained avatar), noop (a drawn face) or sd15.")]
@@ -163,7 +164,7 @@ def evaluate(
     folder = weights or config.model.weights or MINI_WEIGHTS
     build.set_threads(config, "mini")
     engine = build.build_mini(config, folder)
-    with _counter() as progress:
+    with cli_research.counter() as progress:
         report = measure(
             engine, corpus, shelf=build.build_shelf(config, engine), weights=folder, vad=build.build_vad(config),
             seed=seed, limit=limit, progress=progress,
@@ -262,18 +263,6 @@ def _bar(name: str) -> Iterator[Callable[[float, float | None], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _counter() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error for work in parts: (what, done, in all)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("loading", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
 def _log() -> None:

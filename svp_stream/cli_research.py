@@ -126,7 +126,7 @@ def paper(
     about = {"method": name, "real": real.name, "evaluator": sha256(folder / WEIGHTS)[:12]} | found_by
     if syncnet is not None:
         about["syncnet"] = sha256(syncnet)[:12]
-    with _counter() as progress:
+    with counter() as progress:
         found = measure_paper(trials, make, judges, about, progress)
         if diversity and parts is not None:
             found = replace(found, extra=engine_diversity(*parts, judges, trials))
@@ -252,7 +252,7 @@ def _bar() -> Iterator[Callable[[str, int], None]]:
 
 
 @contextmanager
-def _counter() -> Iterator[Callable[[str, int, int], None]]:
+def counter() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on standard error for work in parts: (what, done, in all)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

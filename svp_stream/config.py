@@ -148,6 +148,17 @@ class Model(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Cache(Section):
+    """What of a session's past the trained avatar uses (see `diffusion.cache`)."""
+
+    noise_mix: Annotated[float, Field(ge=0, le=1)] = 0.9
+    warm_start: bool = True
+    previous_latent: bool = True
+    deep_reuse: Annotated[float, Field(ge=0, le=10)] = 0.0
+    smoothing: Annotated[int, Field(ge=0, le=16)] = 2
+    cold_steps: Annotated[int, Field(ge=1, le=100)] = 2
+
+
 class Style(Section):
     """The style that a session begins with."""
 
@@ -200,6 +211,7 @@ class Config(Section):
     ice: Ice = Ice()
     media: Media = Media()
     model: Model = Model()
+    cache: Cache = Cache()
     style: Style = Style()
     speech: Speech = Speech()
     ladder: LadderKeys = LadderKeys()

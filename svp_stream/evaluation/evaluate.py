@@ -200,7 +200,7 @@ def style_figures(bench: Bench, trials: list[Trial], clips: int) -> tuple[dict[s
     plan = [(name, i, trials[i % len(trials)]) for name in names for i in range(clips)]
     right, ceiling, guesses, eyes = [], [], [], []
     for name, i, trial in bench.counted("styles", plan):
-        sound, start = _excerpt(trial, i // len(trials))
+        sound, start = excerpt(trial, i // len(trials))
         made = play(bench.engine, bench.vad, sound, avatar=bench.engine.avatars[i % len(bench.engine.avatars)],
                     style=bench.style(name), seed=bench.seed + 1000 + i)
         read = bench.evaluator.gauge.read(made)
@@ -222,7 +222,7 @@ def style_figures(bench: Bench, trials: list[Trial], clips: int) -> tuple[dict[s
     return {n: float(np.mean([r for r, p in zip(right, plan, strict=True) if p[0] == n])) for n in names}, figures
 
 
-def _excerpt(trial: Trial, turn: int) -> tuple[Float32, int]:
+def excerpt(trial: Trial, turn: int) -> tuple[Float32, int]:
     """Up to `STYLE_S` of the sound, another part each turn, and the frame that it starts at."""
     frames = trial.clip.frames
     length = min(round(STYLE_S * FRAME_RATE_HZ), frames)
@@ -251,7 +251,7 @@ def diversity_figures(bench: Bench, trial: Trial) -> dict[str, Figure]:
 
 def renderings(bench: Bench, trial: Trial, temperature: float) -> list[Bytes]:
     """A few seconds of a clip under its own poses, once for each of `DIVERSITY_SEEDS` seeds."""
-    sound, start = _excerpt(trial, 0)
+    sound, start = excerpt(trial, 0)
     style = bench.style(trial.clip.style, temperature)
     return [play(bench.engine, bench.vad, sound, avatar=trial.clip.avatar, seed=bench.seed + 500 + seed, style=style,
                  script=trial.poses[start:])

@@ -67,7 +67,7 @@ class Report:
         if self.rows:
             heads = list(self.rows[0])
             lines += ["", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-            lines += ["| " + " | ".join(_cell(row[h]) for h in heads) + " |" for row in self.rows]
+            lines += ["| " + " | ".join(cell(row[h]) for h in heads) + " |" for row in self.rows]
         if self.styles:
             lines += ["", "| Style | named rightly |", "|---|---:|"]
             lines += [f"| {name} | {_number(share)} |" for name, share in self.styles.items()]
@@ -77,13 +77,28 @@ class Report:
 def write_card(report: Report, folder: Path) -> None:
     """Put the figures into `card.json` and `README.md` of a weights folder. Raises WeightsError without a card."""
     path = folder / "card.json"
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise WeightsError(f"{path}: no readable card to write figures into; `svp train release` makes it ({e})") from e
+    card = _card(path)
     card["figures"] = report.json() | {"markdown": report.markdown()}
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     write_readme(folder)
+
+
+def write_ablation(title: str, markdown: str, folder: Path) -> None:
+    """Put a table of `svp ablate` into the card under its title, in place of the one that is there. Raises WeightsError
+    without a card."""
+    path = folder / "card.json"
+    card = _card(path)
+    card["ablations"] = card.get("ablations", {}) | {title: markdown}
+    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    write_readme(folder)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise WeightsError(f"{path}: no readable card to write figures into; `svp train release` makes it ({e})") from e
+    return card
 
 
 def _number(value: float) -> str:
@@ -100,7 +115,8 @@ def _range(figure: Figure) -> str:
     return f"{_number(figure.low)} to {_number(figure.high)}"
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A figure in three digits or so; what is not defined is a dash."""
     return _number(value) if isinstance(value, float) else str(value)
 
 

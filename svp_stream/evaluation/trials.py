@@ -100,7 +100,7 @@ def open_trials(corpus: Path, avatars: Sequence[str]) -> list[Trial]:
 
 
 @dataclass(frozen=True)
-class _Scripted:
+class Scripted:
     """An engine whose streams follow a script, as `Session` wants it."""
 
     engine: Subject
@@ -141,7 +141,7 @@ def play(
 
     Raises EngineError when the engine leaves one out.
     """
-    session = Session(_Scripted(engine, script), vad, avatar=avatar, style=style, seed=seed)
+    session = Session(Scripted(engine, script), vad, avatar=avatar, style=style, seed=seed)
     frames = []
     for start in range(0, len(sound), chunk):
         frames += session.push(AudioChunk(start, sound[start : start + chunk], WIRE_RATE_HZ))

@@ -15,6 +15,7 @@ import torch
 from svp_stream.audio.speech import SpeechRule
 from svp_stream.audio.vad import Vad
 from svp_stream.config import MINI_WEIGHTS, STYLES, Config
+from svp_stream.diffusion.cache import CacheRule
 from svp_stream.errors import ConfigError, EngineError
 from svp_stream.pipeline.budget import Ladder
 from svp_stream.pipeline.engine import Engine, StyleRequest
@@ -61,7 +62,7 @@ def build_mini(config: Config, weights: Path | None = None) -> MiniEngine:
     model = config.model
     return MiniEngine.load(
         weights or model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads,
-        model.articulation, model.precision,
+        model.articulation, model.precision, CacheRule(**config.cache.model_dump()),
     )  # fmt: skip
 
 

@@ -1,10 +1,8 @@
 """One person's face on the trained engine: a `Stage[AudioChunk, Frame]` with live controls.
 
 Each frame: window of audio tokens and style to tokens and expression, which come to rest where nobody speaks; level,
-tokens and speech state to a pose; both to the reference latent and the HEAD-Kps raster; the sampler to a clean latent
-(warm from the last one, or cold in two steps); paint. The ladder's rungs, from `effort`: 1 a cold start takes one step;
-2 this frame's outermost level on the last frame's deep features; 3 the last latent moved by the change of the
-reference; 4 the last picture again.
+tokens and speech state to a pose; both to the reference latent and the HEAD-Kps raster; all of them to a clean latent
+(see `latents`, and the ladder's first rungs there); paint. The last rung, an `effort` of 4, is the last picture again.
 """
 
 from __future__ import annotations
@@ -23,17 +21,17 @@ from svp_stream.arkit import SPEECH
 from svp_stream.audio.level import SILENCE_DBFS, Level, LevelStream
 from svp_stream.audio.wav2vec import Wav2VecStream
 from svp_stream.clock import FRAME_TICKS, MODEL_RATE_HZ, ticks_per_sample
-from svp_stream.diffusion import sampler
 from svp_stream.diffusion.appearance import face_vector
 from svp_stream.diffusion.cache import LatentCache
 from svp_stream.diffusion.conditioner import widened
 from svp_stream.diffusion.noise import SessionNoise
-from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
+from svp_stream.diffusion.steady import steadied
 from svp_stream.errors import EngineError
 from svp_stream.motion.generator import MotionDrive
-from svp_stream.motion.kps import raster_pose
+from svp_stream.motion.kps import project, raster_pose
 from svp_stream.packets import AudioChunk, AudioTokens, Bytes, Float32, Frame, Pose, SpeechState
 from svp_stream.pipeline.engine import StyleRequest
+from svp_stream.pipeline.latents import Asked, Latents
 from svp_stream.pipeline.living import Motion
 from svp_stream.pipeline.resting import Resting
 from svp_stream.style.blend import Glide, StylePoint, sample
@@ -41,10 +39,7 @@ from svp_stream.style.blend import Glide, StylePoint, sample
 if TYPE_CHECKING:
     from svp_stream.pipeline.mini import MiniEngine
 
-REFRESH_FRAMES = 0
-"""Frames between cold starts; 0 never: training on its own history keeps the warm chain from drifting."""
-HISTORY = 0.05
-REUSE_DEEP, REUSE_LATENT, REPEAT = 2, 3, 4
+REPEAT = 4
 SAMPLE_TICKS = ticks_per_sample(MODEL_RATE_HZ)
 
 
@@ -70,7 +65,6 @@ class _State:
     resting: Resting = field(default_factory=Resting)
     rest: tuple[Float32, Float32] | None = None
     """Tokens and coefficients of a face of this style that hears nothing; None until they are wanted."""
-    reference: Float32 | None = None
     picture: Bytes | None = None
 
 
@@ -89,7 +83,8 @@ class MiniFace:
         c = engine.conditioner.config
         self._past_frames = c.past // 2
         self._eps = np.random.default_rng([seed, 7]).standard_normal(engine.style_dim, dtype=np.float32)
-        self._noise = SessionNoise(seed, (4, engine.size // 8, engine.size // 8))
+        noise = SessionNoise(seed, (4, engine.size // 8, engine.size // 8), engine.rule.noise_mix)
+        self._latents = Latents(engine.programs, engine.rule, noise)
         self.reset()
 
     @property
@@ -129,7 +124,6 @@ class MiniFace:
         """Show another person: the latents of the last one are forgotten, the motion goes on."""
         self._sitter = self._engine.sitter(name)
         self._state.cache.reset()
-        self._state.reference = None
 
     def push(self, x: AudioChunk) -> list[Frame]:
         """Frames whose look-ahead is complete. Raises StreamError for sound that does not follow on."""
@@ -199,12 +193,18 @@ class MiniFace:
             eyes = np.array([[pose.blink_left, pose.blink_right, pose.gaze_x, pose.gaze_y]], np.float32)
             reference = self._sitter.avatar.appearance.reference(attitude, face_vector(speech, eyes))
             kps = raster_pose(self._sitter.geometry, replace(pose, dx=0.0, dy=0.0))[None]
+        before = st.cache.reference
         with self._timed("denoise"):
-            latent, rung = self._latent(reference, kps, tokens, style, strength)
+            asked = Asked(st.number, reference, kps, tokens, style, strength)
+            latent, rung = self._latents.make(st.cache, asked, self.effort)
         with self._timed("paint"):
             shift = np.array([[pose.dx, pose.dy]], np.float32)
-            st.picture = np.array(self._engine.programs.paint(latent, shift)[0][0])
-        st.reference = reference
+            painted = np.array(self._engine.programs.paint(latent, shift)[0][0])
+            levels = self._engine.rule.smoothing
+            if levels and st.picture is not None and before is not None:
+                points = project(self._sitter.geometry, pose)
+                painted = steadied(st.picture, painted, reference[0] - before, points, levels)
+            st.picture = painted
         return _frame(pts, st.picture, rung)
 
     def _pose(self, heard: AudioTokens, level: Level) -> Pose:
@@ -266,43 +266,6 @@ class MiniFace:
     ) -> tuple[Float32, Float32]:
         tokens, expression = self._engine.programs.condition(window, heard, style, strength)
         return widened(np.array(tokens), np.array(expression).reshape(1, len(SPEECH)), self._engine.articulation)
-
-    def _latent(
-        self, reference: Float32, kps: Float32, tokens: Float32, style: Float32, strength: Float32
-    ) -> tuple[Float32, int]:
-        """Clean latent [1, 4, h, w] of the next frame, and the rung of the ladder that it was made on."""
-        st, cache, programs = self._state, self._state.cache, self._engine.programs
-        noise = self._noise.frame(st.number)[None]
-        was_cold = cache.cold(REFRESH_FRAMES)
-        previous = np.zeros_like(noise) if cache.previous is None or was_cold else cache.previous[None]
-        history = np.array([-1.0 if was_cold else HISTORY], np.float32)
-        deep = cache.deep
-
-        def full(x_t: Float32, t: int) -> Float32:
-            nonlocal deep
-            share = np.array([t / TIMESTEPS], np.float32)
-            out = programs.denoise(x_t, share, previous, reference, kps, tokens, style, strength, history)
-            deep = np.array(out[1][0])
-            return np.array(out[0])
-
-        def shallow(x_t: Float32, t: int) -> Float32:
-            share = np.array([t / TIMESTEPS], np.float32)
-            assert deep is not None
-            return np.array(programs.shallow(x_t, share, previous, reference, kps, tokens, history, deep[None])[0])
-
-        rung = min(self.effort, REUSE_LATENT)
-        if was_cold:
-            rung = min(rung, 1)
-            latent = sampler.cold(full, noise, SCHEDULE, steps=1 if rung else 2)
-        elif rung == REUSE_LATENT and st.reference is not None:
-            latent = previous + (reference - st.reference)
-        elif rung >= REUSE_DEEP and deep is not None:
-            rung = REUSE_DEEP
-            latent = sampler.warm(shallow, previous, noise, SCHEDULE)
-        else:
-            latent = sampler.warm(full, previous, noise, SCHEDULE)
-        cache.keep(latent[0], deep, was_cold=was_cold)
-        return latent, rung
 
     def _point(self, style: StyleRequest) -> StylePoint:
         expected = (self._engine.style_dim,)

@@ -23,6 +23,7 @@ import torch
 from svp_stream.audio.wav2vec import TAIL, EncoderState, Wav2VecEncoder, load_encoder
 from svp_stream.clock import MODEL_RATE_HZ
 from svp_stream.diffusion.avatar import Avatar, avatar_files, load_avatar
+from svp_stream.diffusion.cache import CacheRule
 from svp_stream.diffusion.conditioner import Conditioner, load_conditioner
 from svp_stream.diffusion.programs import Condition, Denoise, DenoiseShallow, Paint
 from svp_stream.diffusion.unet import load_denoiser
@@ -97,15 +98,17 @@ class MiniEngine:
     articulation: float = 1.0
     motion: MotionModel | None = None
     """Learned movement; None: this folder has none, people move by rule."""
+    rule: CacheRule = CacheRule()
     name: str = field(default="mini", init=False)
     size: int = field(default=8 * LATENT_CELLS, init=False)
 
     @classmethod
     def load(
         cls, folder: Path, backend: str = "auto", look_ahead: int = 2, threads: int = 0, articulation: float = 1.0,
-        precision: str = "auto",
+        precision: str = "auto", rule: CacheRule | None = None,
     ) -> MiniEngine:
-        """Read every file of a weights folder and compile. `articulation` scales the opening of the mouth.
+        """Read every file of a weights folder and compile. `articulation` scales the opening of the mouth,
+        `rule` says what of the past is used.
 
         `precision`: int8 rounds the convolutions of denoiser and decoder, fp32 does not, auto takes int8 where the
         folder has ranges and the backend gains by it. Raises WeightsError naming the file, EngineError, ConfigError.
@@ -132,6 +135,7 @@ class MiniEngine:
             style_prior=style_prior, sitters=sitters, prior=prior, backend=compiler.name,
             precision="int8" if ranges else "fp32", look_ahead=look_ahead, articulation=articulation,
             motion=MotionModel(load_motion(motion_file, prior)) if motion_file.is_file() else None,
+            rule=rule or CacheRule(),
         )
 
     @property

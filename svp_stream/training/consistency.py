@@ -99,8 +99,11 @@ class ConsistencyStage(VideoStage):
         return charbonnier(error).mean() + 0.5 * edges
 
     def _crop(self, i: int, cells: int) -> tuple[int, int]:
+        return self.place(i, cells, 1.05 if float(torch.rand(())) < 0.7 else 0.0)
+
+    def place(self, i: int, cells: int, down: float) -> tuple[int, int]:
+        """Top and left, in cells, of the crop of frame `i` that lies `down` distances between the eyes under them."""
         eyes, d = self.data.points[i, :2].mean(0), np.linalg.norm(self.data.points[i, 1] - self.data.points[i, 0])
-        down = 1.05 if float(torch.rand(())) < 0.7 else 0.0
         centre = np.array([eyes[1] + down * d, eyes[0]]) * cells
         top, left = np.clip(np.round(centre - CROP / 2), 0, cells - CROP).astype(int)
         return int(top), int(left)

@@ -61,7 +61,7 @@ def release(runs: Path, folder: Path, denoiser_of: str | None = None) -> Path:
     Raises WeightsError when a part is missing or all parts together exceed 40 MB.
     """
     chosen = [runs / stage / name for stage, name in PARTS.items()]
-    stages = [denoiser_of] if denoiser_of else ["consistency", "video", "image"]
+    stages = [denoiser_of] if denoiser_of else ["finish", "consistency", "video", "image"]
     finished = [runs / stage / DENOISER for stage in stages]
     denoiser = next((p for p in finished if p.is_file()), finished[-1])
     chosen += [path for stage, name in OPTIONAL.items() if (path := runs / stage / name).is_file()]
@@ -88,6 +88,7 @@ def _write_card(runs: Path, folder: Path, hashes: dict[str, str], last: str) -> 
         "name": "mini", "denoiser_from": last, "files": hashes,
         "training": {p.parent.name: last_rows(p) for p in sorted(runs.glob("*/log.jsonl"))},
         "licences": LICENCES, "figures": known.get("figures", {}),
+        "ablations": known.get("ablations", {}),
     }
     path.write_text(json.dumps(card, indent=1) + "\n")
     write_readme(folder)
@@ -131,6 +132,8 @@ def write_readme(folder: Path) -> None:
         lines.append(f"| {stage} | {row.get('steps', '')} | {row.get('seconds', 0) / 60:.0f} | {rest} |")
     if card["figures"]:
         lines += ["", "## `svp evaluate`", "", str(card["figures"].get("markdown", "")).strip()]
+    for title, table in card.get("ablations", {}).items():
+        lines += ["", f"## {title}", "", str(table).strip()]
     lines += ["", "## Files", "", *(f"- `{name}` sha256 `{digest}`" for name, digest in card["files"].items())]
     lines += ["", "## Licences and attribution", "", *(f"- **{k}**: {v}" for k, v in card["licences"].items()), ""]
     (folder / "README.md").write_text("\n".join(lines))

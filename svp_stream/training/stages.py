@@ -4,7 +4,7 @@ Runs stand side by side under one folder, `<out>/<stage>/`; a stage finds in its
 
     autoencoder ─┐
     audio ─▶ style-prior ─▶ expression ─┤   (motion stands beside expression: it builds on the same two)
-                 └─▶ image ─▶ video ─▶ consistency
+                 └─▶ image ─▶ video ─▶ consistency ─▶ finish
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from svp_stream.training.clips import Clips, pack_frames
 from svp_stream.training.consistency import ConsistencyStage, ConsistencyTrainConfig
 from svp_stream.training.crew import crew
 from svp_stream.training.expression import ExpressionTrainConfig, make_expression_stage
+from svp_stream.training.finish import FinishStage, FinishTrainConfig
 from svp_stream.training.frames import Frames, open_frames
 from svp_stream.training.image import ImageStage, ImageTrainConfig
 from svp_stream.training.loop import LoopConfig, TrainingStage, run_stage
@@ -49,6 +50,7 @@ CONFIGS: Final[dict[str, type[BaseModel]]] = {
     "image": ImageTrainConfig,
     "video": VideoTrainConfig,
     "consistency": ConsistencyTrainConfig,
+    "finish": FinishTrainConfig,
 }
 STAGES: Final = tuple(CONFIGS)
 
@@ -109,9 +111,17 @@ def _build(stage: str, profile: Any, corpus: Path, out: Path) -> TrainingStage:
     if stage == "image":
         return ImageStage(profile, data, model)
     heard = with_tokens(data, *frame_tokens(Clips.open(corpus), frames, out))
-    before = "image" if stage == "video" else "video"
-    start = load_denoiser(out / before / image.WEIGHTS) if profile.start is None else None
-    return (VideoStage if stage == "video" else ConsistencyStage)(profile, heard, model, start)
+    kinds = {"video": VideoStage, "consistency": ConsistencyStage, "finish": FinishStage}
+    start = load_denoiser(_before(stage, out)) if profile.start is None else None
+    return kinds[stage](profile, heard, model, start)
+
+
+def _before(stage: str, out: Path) -> Path:
+    """The denoiser that a stage goes on from; the finish takes the video stage's where nothing was tuned."""
+    tuned = out / "consistency" / image.WEIGHTS
+    if stage == "finish" and tuned.is_file():
+        return tuned
+    return out / ("image" if stage == "video" else "video") / image.WEIGHTS
 
 
 def packed(corpus: Path, folder: Path) -> Frames:

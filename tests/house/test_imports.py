@@ -9,7 +9,9 @@ from tests.house.source import Source, imports, sources
 LEAVES = ("clock", "packets", "stage", "arkit", "config", "errors", "weights_file")
 SIBLINGS = ("audio", "style", "motion", "diffusion", "runtime")
 WORKSHOPS = ("training", "synthetic", "evaluation", "preparing", "person")
-ROOMS = (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "cli_research", "cli_style", "weights")
+ROOMS = (
+    *LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli", "cli_ablate", "cli_research", "cli_style", "weights",
+)  # fmt: skip
 
 MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -20,7 +22,8 @@ MAY: dict[str, tuple[str, ...]] = {
     "evaluation": (*LEAVES, *SIBLINGS, "pipeline", "synthetic", "training", "evaluation"),
     "preparing": (*LEAVES, *SIBLINGS, "synthetic", "training", "evaluation", "preparing"),
     "person": (*LEAVES, *SIBLINGS, "pipeline", *WORKSHOPS),
-    "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research", "cli_style"),
+    "cli": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_ablate", "cli_research", "cli_style"),
+    "cli_ablate": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research"),
     "cli_research": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline"),
     "cli_style": (*LEAVES, *SIBLINGS, *WORKSHOPS, "pipeline", "cli_research"),
     "server": (*LEAVES, *SIBLINGS, "pipeline", "server"),

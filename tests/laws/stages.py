@@ -4,7 +4,7 @@ house test beside."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from svp_stream.audio.vad import WINDOW_TICKS, Vad, VadStream
 from svp_stream.audio.wav2vec import EncoderConfig, Wav2VecEncoder, Wav2VecStream
 from svp_stream.audio.wav2vec_rolling import RollingConfig, RollingEncoder, RollingStream, measure_statistics
 from svp_stream.clock import FRAME_TICKS, TICKS_PER_SECOND, ticks_per_sample
+from svp_stream.diffusion.cache import CacheRule
 from svp_stream.motion.generator import MotionDrive, MotionStream
 from svp_stream.motion.learned import LearnedMotion, MotionModel
 from svp_stream.motion.manner import Manner
@@ -98,6 +99,8 @@ _ROLLING = {norm: _rolling(norm) for norm in ("group", "layer")}
 _ENCODER = _encoder()
 _MOTION = MotionModel(tiny_motion())
 _NOOP = NoopEngine()
+_REUSING = replace(tiny_engine(), rule=CacheRule(noise_mix=0.5, deep_reuse=10.0, smoothing=6))
+"""Every memory of the latent cache at work."""
 _STYLE = StyleRequest("plain", np.zeros(STYLE_DIM, np.float32), np.full(STYLE_DIM, -2, np.float32))
 
 CASES: tuple[Case, ...] = (
@@ -121,6 +124,8 @@ CASES: tuple[Case, ...] = (
          sound(48_000, 1.5), 3),
     Case("mini-face", MiniFace, lambda: tiny_engine().stream(avatar="pat", style=tiny_styles()["warm"], seed=3),
          sound(16_000, 0.4), 2),
+    Case("mini-face-reusing", MiniFace,
+         lambda: _REUSING.stream(avatar="kim", style=tiny_styles()["sad"], seed=4), sound(16_000, 0.4), 1),
     Case("mini-session", Session,
          lambda: Session(tiny_engine(), _VAD, avatar="pat", style=tiny_styles()["warm"], seed=3),
          sound(48_000, 0.5), 1),

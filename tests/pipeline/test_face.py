@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from svp_stream.clock import FRAME_TICKS
+from svp_stream.diffusion.cache import CacheRule
 from svp_stream.diffusion.noise import SessionNoise
 from svp_stream.diffusion.schedule import SCHEDULE, TIMESTEPS
 from svp_stream.errors import EngineError, StreamError
@@ -132,6 +133,29 @@ def test_the_style_glides() -> None:
     there = face(style="sad", script=STILL)
     goal = Feed(there, loud=0.0)(24)[-1]
     assert gap(after[-1], goal) < 0.5 * gap(before[-1], goal)
+
+
+def test_a_still_face_stays_still_and_near_what_was_painted() -> None:
+    films = {}
+    for levels in (0, 3):
+        engine = replace(tiny_engine(), rule=CacheRule(smoothing=levels))
+        films[levels] = np.stack([f.rgb for f in Feed(face(engine, script=STILL), loud=0.0)(8)]).astype(int)
+    assert np.abs(films[0] - films[3]).max() <= 3
+    flicker = {levels: np.abs(np.diff(film[2:], axis=0)).mean() for levels, film in films.items()}
+    assert flicker[0] > 0 and flicker[3] < 0.5 * flicker[0]
+
+
+def test_another_person_starts_clean() -> None:
+    """Nothing of the face before shines through where the band is open."""
+    engine = replace(tiny_engine(), rule=CacheRule(smoothing=8))
+    changed, fresh = face(engine, script=STILL), face(replace(engine, rule=CacheRule(smoothing=0)), script=STILL)
+    feeds = [Feed(changed, loud=0.0), Feed(fresh, loud=0.0)]
+    for feed in feeds:
+        feed(5)
+    for stage in (changed, fresh):
+        stage.set_avatar("kim")
+    a, b = (feed(1)[0] for feed in feeds)
+    assert gap(a, b) == 0
 
 
 def test_a_style_set_while_frames_repeat_is_there_afterwards() -> None:
