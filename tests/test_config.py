@@ -39,7 +39,7 @@ def load_any(path: Path) -> object:
 
             return load_yaml(path, SyncTrainConfig)
         return read_profile(path.stem, path)
-    if path.name == "corpus.yaml":
+    if path.stem in ("corpus", "corpus-large"):
         from svp_stream.synthetic.corpus import CorpusConfig
 
         return CorpusConfig.load(path)

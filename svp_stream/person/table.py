@@ -17,10 +17,12 @@ from typing import Any, Final
 import numpy as np
 
 from svp_stream.config import Config, load_config
+from svp_stream.evaluation.landmark_gauge import WEIGHTS as LANDMARKS
+from svp_stream.evaluation.landmark_gauge import Finder, load_landmark_gauge, reader_finder
 from svp_stream.evaluation.measure import WEIGHTS as EVALUATOR
 from svp_stream.evaluation.measure import load_evaluator
-from svp_stream.evaluation.paper import Judges, measure_paper
-from svp_stream.evaluation.paper_films import Maker, engine_films, real_trials
+from svp_stream.evaluation.paper import measure_paper
+from svp_stream.evaluation.paper_films import Judges, Maker, engine_films, real_trials
 from svp_stream.evaluation.paper_table import MADE, PaperTable
 from svp_stream.evaluation.syncnet import load_syncnet
 from svp_stream.evaluation.trials import Trial
@@ -92,8 +94,13 @@ def _middle(film: Bytes) -> Bytes:
 
 
 def _measured(order: Order, trials: list[Trial], make: Maker, style: str) -> PaperTable:
-    judges = Judges(load_evaluator(order.start / EVALUATOR), None if order.syncnet is None else
-                    load_syncnet(order.syncnet), None if order.judge is None else order.judge())
+    gauge = order.start / LANDMARKS
+    finder: Finder | None = load_landmark_gauge(gauge).find if gauge.is_file() else None
+    if order.judge is not None:
+        finder = reader_finder(order.judge())
+    judges = Judges(
+        load_evaluator(order.start / EVALUATOR), None if order.syncnet is None else load_syncnet(order.syncnet), finder
+    )
     about = {"person": order.name, "style": style, "evaluator": sha256(order.start / EVALUATOR)[:12]}
     return measure_paper(trials, make, judges, about)
 

@@ -83,7 +83,9 @@ class FinishStage(ConsistencyStage):
 
     config: FinishTrainConfig
 
-    def __init__(self, config: FinishTrainConfig, data: PixelData, autoencoder: Autoencoder, start: nn.Module) -> None:
+    def __init__(
+        self, config: FinishTrainConfig, data: PixelData, autoencoder: Autoencoder, start: nn.Module | None = None
+    ) -> None:
         super().__init__(config, data, autoencoder, start)
         longest = [np.isin(self.train_pairs + k, self.train_pairs) for k in range(config.rollout)]
         self.starts = self.train_pairs[np.all(longest, axis=0)]

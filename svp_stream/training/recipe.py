@@ -28,7 +28,7 @@ from svp_stream.synthetic.corpus import CorpusConfig
 from svp_stream.training.stages import STAGES
 
 logger = logging.getLogger(__name__)
-JUDGES: Final = ("evaluator", "syncnet")
+JUDGES: Final = ("evaluator", "landmarks", "syncnet")
 ORDER: Final = (*STAGES, *JUDGES)
 """Each builds on those before it; the judges come last and see nothing of the model."""
 LAST_LINES: Final = 12
@@ -45,8 +45,8 @@ class Recipe(Section):
 
     hours: float = Field(default=2.5, gt=0)
     shares: dict[str, float] = {
-        "audio": 0.23, "style-prior": 0.08, "expression": 0.09, "autoencoder": 0.09, "image": 0.1, "video": 0.21,
-        "consistency": 0.03, "evaluator": 0.12, "syncnet": 0.05,
+        "audio": 0.23, "style-prior": 0.08, "expression": 0.09, "motion": 0.03, "autoencoder": 0.09, "image": 0.1,
+        "video": 0.16, "consistency": 0.03, "finish": 0.04, "evaluator": 0.1, "landmarks": 0.03, "syncnet": 0.02,
     }  # fmt: skip
     denoiser: str | None = None
     profiles: Path | None = None

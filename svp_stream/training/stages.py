@@ -111,7 +111,7 @@ def _build(stage: str, profile: Any, corpus: Path, out: Path) -> TrainingStage:
     if stage == "image":
         return ImageStage(profile, data, model)
     heard = with_tokens(data, *frame_tokens(Clips.open(corpus), frames, out))
-    kinds = {"video": VideoStage, "consistency": ConsistencyStage, "finish": FinishStage}
+    kinds: dict[str, type[VideoStage]] = {"video": VideoStage, "consistency": ConsistencyStage, "finish": FinishStage}
     start = load_denoiser(_before(stage, out)) if profile.start is None else None
     return kinds[stage](profile, heard, model, start)
 

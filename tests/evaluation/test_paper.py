@@ -13,7 +13,7 @@ import torch
 
 from svp_stream.arkit import ARKIT
 from svp_stream.errors import MediaError
-from svp_stream.evaluation import evaluate
+from svp_stream.evaluation import evaluate, paper_films
 from svp_stream.evaluation.face_reader import FaceReading
 from svp_stream.evaluation.landmark_gauge import reader_finder
 from svp_stream.evaluation.measure import Evaluator, GaugeConfig

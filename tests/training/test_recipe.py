@@ -38,7 +38,7 @@ def test_order_and_time(tmp_path: Path) -> None:
     assert list(found) == ["corpus", "evaluation", *ORDER, "release", "evaluate"]
     minutes = [float(found[s].words[found[s].words.index("--minutes") + 1]) for s in ORDER]
     assert sum(minutes) == pytest.approx(120, abs=0.1)
-    assert minutes[ORDER.index("video")] == pytest.approx(120 * 0.21, abs=0.01)
+    assert minutes[ORDER.index("video")] == pytest.approx(120 * 0.16, abs=0.01)
 
 
 def test_every_command_is_one_that_there_is(tmp_path: Path) -> None:
@@ -141,6 +141,7 @@ def test_heads_become_weights_with_a_card(tmp_path: Path) -> None:
     (profiles / "audio.yaml").write_text("tape: {minutes: 1.5, held_out_minutes: 0.4}\n")
     (profiles / "style-prior.yaml").write_text(few + "manner_styles: 60\n")
     (profiles / "expression.yaml").write_text(few + "styles: 60\n")
+    (profiles / "motion.yaml").write_text(few)
     recipe = Recipe(corpus=corpus, evaluation=evaluation, workers=1, profiles=profiles)
     folder = tmp_path / "mine"
     cook(steps(recipe, tmp_path / "heads", folder, 0.05), folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> StylePriorStage:
 
 
 def test_fitted_sigma_foretells_error(stage: StylePriorStage, tmp_path: Path) -> None:
-    encoder = stage.model.prior.encoder.eval()  # type: ignore[union-attr]
+    encoder: Any = stage.model.prior.encoder.eval()  # type: ignore[union-attr]
     means = {k: v.clone() for k, v in encoder.state_dict().items() if not k.startswith("spread")}
     takes = [t for t in stage.bank.train if not t.silent().all()]
     styles = [CAST[n] for n in TRAINING_CAST[::2]]
