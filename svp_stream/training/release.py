@@ -100,7 +100,7 @@ def last_rows(log: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
     training = [r for r in rows if not r.get("validation")]
     checks = [r for r in rows if r.get("validation")]
-    last = {"steps": training[-1]["step"], "seconds": training[-1]["s"]} if training else {}
+    last = {"steps": rows[-1]["step"], "seconds": training[-1]["s"]} if training else {}
     return last | {k: v for k, v in (checks[-1] if checks else {}).items() if k not in ("step", "validation")}
 
 

@@ -45,15 +45,15 @@ Figures = dict[str, Any]
 STEPS = ["prepare", "share", "before", "autoencoder", "denoiser", "release", "table"]
 CLIPS, FRAMES = 4, 52
 CONFIG = PersonConfig.model_validate({
-    "least_s": 4, "most_steps": 50, "autoencoder_lr": 3e-3, "autoencoder_batch": 4, "denoiser_lr": 5e-3,
+    "least_s": 4, "most_steps": 50, "autoencoder_lr": 3e-3, "autoencoder_batch": 4, "denoiser_lr": 2e-3,
     "denoiser_batch": 8, "warmup": 4, "threads": 1,
     "prepare": {"heldout_share": 0.5, "least_sharpness": 0, "clip_s": [1.0, 2.5]},
 })  # fmt: skip
 
 
 def write_start(folder: Path) -> None:
-    """The shipped ears, prior, conditioner and evaluator; a small autoencoder and denoiser that have seen painted faces
-    or nothing."""
+    """The shipped ears, prior, conditioner and evaluator; a small autoencoder that has seen painted faces, which have a
+    matte, and a small denoiser that spoils a reference at random."""
     folder.mkdir()
     for name in ("audio_encoder", "style_prior", "conditioner", "evaluator"):
         shutil.copy(MINI_WEIGHTS / f"{name}.safetensors", folder)
@@ -64,9 +64,9 @@ def write_start(folder: Path) -> None:
         model.start_from_patches(rgb, alpha)
         model.measure_latents(rgb)
         save_autoencoder(folder / "autoencoder.safetensors", model)
-        widths = (16, 16, 16, 16)
-        save_denoiser(folder / "denoiser.safetensors", Denoiser(DenoiserConfig(
-            token=WIDTH, embedding=32, widths=widths, head=8, groups=4)))  # fmt: skip
+        denoiser = Denoiser(DenoiserConfig(token=WIDTH, embedding=32, widths=(16, 16, 16, 16), head=8, groups=4))
+        torch.nn.init.normal_(denoiser.conv_out.weight, std=0.06)
+        save_denoiser(folder / "denoiser.safetensors", denoiser)
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +119,14 @@ def test_it_goes_on_where_it_was_cut_off(order: Order, figures: Figures) -> None
 
 def test_training_beats_its_start_on_clips_it_never_saw(order: Order, figures: Figures) -> None:
     before, after = figures["parts"]["before"], figures["parts"]["after"]
-    assert after["psnr"] > before["psnr"] + 1 and after["psnr_face"] > before["psnr_face"] + 1
-    assert before["steps1_psnr"] == pytest.approx(before["reference_psnr"], abs=0.2), "it starts at the reference"
-    assert after["steps1_face"] > before["steps1_face"] + 1
-    assert after["steps1_face"] > after["reference_face"], "*control:* the closed form under the same decoder"
+    assert after["psnr"] > before["psnr"] and after["psnr_face"] > before["psnr_face"]
+    assert after["matte"] < 0.2 * before["matte"], "nothing is cut out of a home video"
+    assert before["steps1_face"] < before["reference_face"] - 1, "*control:* the closed form alone is better at first"
+    assert after["steps1_face"] > before["steps1_face"] + 1 and after["warm_face"] > before["warm_face"] + 1
     cells = figures["table"]["cells"]
     assert list(cells) == ["ground truth", "shuffled", "static", "before", "after"]
     mean = {row: cell["psnr_face"]["mean"] for row, cell in cells.items() if "psnr_face" in cell}
-    assert mean["after"] > mean["before"] + 0.5
+    assert mean["after"] > mean["before"] + 0.5, "as served, from sound"
 
 
 def test_the_latents_stay_what_the_denoiser_knows(order: Order) -> None:
