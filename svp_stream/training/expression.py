@@ -135,7 +135,7 @@ def translate(known: Sequence[KnownStyle], before: Sequence[KnownStyle], project
     x, y = (torch.from_numpy(np.concatenate([k.mu for k in side])).double() for side in (known, before))
     weight, bias = ridge(x, y, TRANSLATION_RIDGE)
     expand = projection.expand
-    expand.bias += expand.weight @ bias.float()
+    expand.bias.add_(expand.weight @ bias.float())
     expand.weight.copy_(expand.weight @ weight.float())
     error = (y - x @ weight.T - bias).square().sum()
     return 1 - float(error / (y - y.mean(0)).square().sum())

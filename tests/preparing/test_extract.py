@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from svp_stream.arkit import ARKIT, SPEECH_SLICE
 from svp_stream.errors import ConfigError, MediaError, WeightsError
@@ -30,7 +32,7 @@ def write_clip(path: Path, expression: Float32, seed: int = 0) -> Path:
     """A sidecar without a picture; returns where its film would be."""
     frames = len(expression)
     audio = (3000 * np.random.default_rng(seed).standard_normal(frames * 640)).astype(np.int16)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "expression": expression, "pose": np.zeros((frames, 9), np.float32), "stress": np.zeros(frames, np.float32),
         "audio": audio, "style_vector": np.zeros(1, np.float32), "manner": np.zeros(12, np.float32),
     }

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from svp_stream.errors import PresetError
-from svp_stream.packets import Float32
 from svp_stream.style.map import draw_map, plane
 from svp_stream.style.preset import StylePreset
 
 DIM = 12
 
 
-def _preset(name: str, mu: Float32, sigma: float = 0.2, prior: str = "p" * 64) -> StylePreset:
+def _preset(name: str, mu: NDArray[np.float64], sigma: float = 0.2, prior: str = "p" * 64) -> StylePreset:
     return StylePreset(name, mu.astype(np.float32), np.full(len(mu), 2 * np.log(sigma), np.float32), prior)
 
 
