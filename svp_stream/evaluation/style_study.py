@@ -75,7 +75,7 @@ def draw_ways(faces: Mapping[str, Sequence[Float32]]) -> Bytes:
     rows = []
     for name, path in faces.items():
         tracks = np.stack(list(path))
-        rows.append([Panel(f"{name}: {c}", {"blend": tracks[:, SPEECH_INDEX[c]]}) for c in SHOWN])
+        rows.append([Panel(f"{name}: {c}", {"": tracks[:, SPEECH_INDEX[c]]}) for c in SHOWN])
     return draw(rows, width=300, height=120)
 
 

@@ -45,8 +45,8 @@ def fit_sigma(
             loss = _likelihood(encoder, told, error2)
             optimiser.zero_grad()
             # Weights alone, not the bias, are held down: a feature that tells nothing should say nothing.
-            total = loss + 1e-4 * encoder.spread.weight.square().sum() / len(encoder.spread.weight)
-            torch.autograd.backward(total)
+            held = 1e-4 * encoder.spread.weight.square().sum() / len(encoder.spread.weight)
+            (loss + held).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     encoder.zero_grad(set_to_none=True)

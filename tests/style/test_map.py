@@ -13,7 +13,7 @@ from svp_stream.style.preset import StylePreset
 DIM = 12
 
 
-def _preset(name: str, mu: NDArray[np.floating], sigma: float = 0.2, prior: str = "p" * 64) -> StylePreset:
+def _preset(name: str, mu: NDArray[np.float64], sigma: float = 0.2, prior: str = "p" * 64) -> StylePreset:
     return StylePreset(name, mu.astype(np.float32), np.full(len(mu), 2 * np.log(sigma), np.float32), prior)
 
 

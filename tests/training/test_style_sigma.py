@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from svp_stream.synthetic.styles import CAST, TRAINING_CAST
-from svp_stream.training.style_prior import StylePriorStage, StylePriorTrainConfig
+from svp_stream.training.style_prior import PriorModel, StylePriorStage, StylePriorTrainConfig
 from svp_stream.training.style_prior_check import sigma_figures
 from svp_stream.training.style_sigma import fit_sigma
 from tests.fakes.coefficients import tiny_bank
@@ -29,7 +28,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> StylePriorStage:
 
 
 def test_fitted_sigma_foretells_error(stage: StylePriorStage, tmp_path: Path) -> None:
-    encoder: Any = stage.model.prior.encoder.eval()  # type: ignore[union-attr]
+    assert isinstance(stage.model, PriorModel)
+    encoder = stage.model.prior.encoder.eval()
     means = {k: v.clone() for k, v in encoder.state_dict().items() if not k.startswith("spread")}
     takes = [t for t in stage.bank.train if not t.silent().all()]
     styles = [CAST[n] for n in TRAINING_CAST[::2]]
