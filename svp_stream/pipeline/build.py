@@ -62,7 +62,7 @@ def build_mini(config: Config, weights: Path | None = None) -> MiniEngine:
     model = config.model
     return MiniEngine.load(
         weights or model.weights or MINI_WEIGHTS, build_backend(config), model.look_ahead, model.threads,
-        model.articulation, model.precision, CacheRule(**config.cache.model_dump()),
+        model.articulation, model.precision, CacheRule(**config.cache.model_dump()), model.turns,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ In: a style [D], a seed. Out: a stream of poses that can change its style. Remem
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from svp_stream.motion.generator import MotionDrive, MotionStream
@@ -40,6 +41,29 @@ class MotionByRule:
         self._stream.set_manner(self._manner(s))
 
 
-def living(model: MotionModel | None, manner: Callable[[Float32], Manner], s: Float32, seed: int) -> Motion:
-    """A fresh stream for one person in style `s` [D]."""
-    return MotionByRule(manner, s, seed) if model is None else LearnedMotion(model, s, seed)
+class Calmer:
+    """A share of what another movement turns and tilts the head by; lids, gaze and place stay."""
+
+    def __init__(self, motion: Motion, share: float) -> None:
+        self._motion = motion
+        self._share = share
+
+    def push(self, x: MotionDrive) -> list[Pose]:
+        """See `Motion`."""
+        k = self._share
+        return [replace(p, yaw=k * p.yaw, pitch=k * p.pitch, roll=k * p.roll) for p in self._motion.push(x)]
+
+    def set_style(self, s: Float32) -> None:
+        """See `Motion`."""
+        self._motion.set_style(s)
+
+
+def living(
+    model: MotionModel | None, manner: Callable[[Float32], Manner], s: Float32, seed: int, turns: float = 1.0
+) -> Motion:
+    """A fresh stream for one person in style `s` [D]; of learned movement, `turns` is the share of the head's turns
+    that is shown."""
+    if model is None:
+        return MotionByRule(manner, s, seed)
+    learned = LearnedMotion(model, s, seed)
+    return learned if turns == 1 else Calmer(learned, turns)

@@ -98,6 +98,7 @@ class MiniEngine:
     articulation: float = 1.0
     motion: MotionModel | None = None
     """Learned movement; None: this folder has none, people move by rule."""
+    turns: float = 1.0
     rule: CacheRule = CacheRule()
     name: str = field(default="mini", init=False)
     size: int = field(default=8 * LATENT_CELLS, init=False)
@@ -105,10 +106,10 @@ class MiniEngine:
     @classmethod
     def load(
         cls, folder: Path, backend: str = "auto", look_ahead: int = 2, threads: int = 0, articulation: float = 1.0,
-        precision: str = "auto", rule: CacheRule | None = None,
+        precision: str = "auto", rule: CacheRule | None = None, turns: float = 1.0,
     ) -> MiniEngine:
         """Read every file of a weights folder and compile. `articulation` scales the opening of the mouth,
-        `rule` says what of the past is used.
+        `turns` those of the head where movement is learned; `rule` says what of the past is used.
 
         `precision`: int8 rounds the convolutions of denoiser and decoder, fp32 does not, auto takes int8 where the
         folder has ranges and the backend gains by it. Raises WeightsError naming the file, EngineError, ConfigError.
@@ -135,7 +136,7 @@ class MiniEngine:
             style_prior=style_prior, sitters=sitters, prior=prior, backend=compiler.name,
             precision="int8" if ranges else "fp32", look_ahead=look_ahead, articulation=articulation,
             motion=MotionModel(load_motion(motion_file, prior)) if motion_file.is_file() else None,
-            rule=rule or CacheRule(),
+            turns=turns, rule=rule or CacheRule(),
         )
 
     @property
@@ -183,7 +184,7 @@ class MiniEngine:
 
     def living(self, s: Float32, seed: int) -> Motion:
         """Fresh movement of a person in style [D]."""
-        return living(self.motion, self.manner, s, seed)
+        return living(self.motion, self.manner, s, seed, self.turns)
 
     def manner(self, s: Float32) -> Manner:
         """How a person of style [D] moves by rule, read off the style linearly."""

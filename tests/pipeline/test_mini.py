@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,16 @@ def test_people_move_by_the_network_where_there_is_one_and_by_rule_where_not(fol
     assert bare.motion is None and isinstance(bare.living(s, 1), MotionByRule)
     poses = [engine.living(s, 1).push(MotionDrive(0, False, 0.0)) for engine in (tiny_engine(), bare)]
     assert poses[0] != poses[1]
+
+
+def test_a_share_of_the_learned_turns_is_shown_and_lids_and_gaze_are_whole() -> None:
+    s, drives = tiny_styles()["warm"].mu, [MotionDrive(1920 * i, True, 0.5) for i in range(40)]
+    engines = (tiny_engine(), replace(tiny_engine(), turns=0.5))
+    whole, half = ([pose for stream in [e.living(s, 1)] for d in drives for pose in stream.push(d)] for e in engines)
+    assert any(abs(p.yaw) > 0.05 for p in whole)
+    for a, b in zip(whole, half, strict=True):
+        assert (b.yaw, b.pitch, b.roll) == (a.yaw / 2, a.pitch / 2, a.roll / 2)
+        assert replace(b, yaw=a.yaw, pitch=a.pitch, roll=a.roll) == a
 
 
 def test_motion_of_another_prior_is_refused(folder: Path) -> None:
