@@ -70,7 +70,7 @@ def test_trains_end_to_end_and_loads_on_the_street(bank: CoefficientBank, tmp_pa
     run_stage(stage, CONFIG.loop, tmp_path)
     model = stage.model.eval()
     assert isinstance(model, ExpressionModel)
-    assert float(stage.loss(model, batch, 1.0)[0].detach()) < 0.7 * before
+    assert float(stage.loss(model, batch, 1.0)[0].detach()) < 0.8 * before
     figures = stage.validate(model)
     assert figures["error"] < figures["error_wrong_style"]
     assert {"gap_r", "gap_r_shuffled", "lag_ms", "silent_opening", "gap_r_ahead_0"} <= set(figures)
