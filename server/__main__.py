@@ -96,7 +96,9 @@ def main(
     avatar: Annotated[str | None, typer.Option(help="Who is shown first.")] = None,
     engine: Annotated[str | None, typer.Option(help="mini (the trained avatar), noop (a drawn face) or sd15.")] = None,
     model: Annotated[Path | None, typer.Option(help="Of the engine sd15: the folder that its training wrote.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Profile, a YAML file; see configs/.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "--profile", help="Profile, a YAML file; see configs/.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; a wider one wants a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,

@@ -283,7 +283,7 @@ def recipe(
         typer.echo("\n".join(f"svp {' '.join(step.words)}" for step in found))
         return
     cook(found, out)
-    typer.echo(f"{out / 'report.md'}\npython -m server --profile {out / 'profile.yaml'}")
+    typer.echo(f"{out / 'report.md'}\npython -m server --config {out / 'profile.yaml'}")
 
 
 def bench_encoder(

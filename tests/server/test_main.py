@@ -37,6 +37,7 @@ NOOP = ["--engine", "noop", "--log-level", "error"]
         (["--host", "0.0.0.0", "--token", "short"], ["token", "16"]),
         (["--port", "99999"], ["server.port"]),
         (["--config", "no/such.yaml"], ["no/such.yaml"]),
+        (["--profile", "no/such.yaml"], ["no/such.yaml"]),
         (["--tls", "k.pem"], ["--tls", "auto"]),
         (["--tls", "no.pem,key.pem"], ["server.tls_certificate", "no.pem"]),
         (["--log-level", "loud"], ["log level"]),
