@@ -90,7 +90,7 @@ def person(
             weights or MINI_WEIGHTS, _function(matte), syncnet, None if landmarker is None else reading, advance)
         make_person(order)
     typer.echo((out / "report.md").read_text(encoding="utf-8"))
-    typer.echo(f"Serve {order.name}:   python -m server --profile {order.profile}\n"
+    typer.echo(f"Serve {order.name}:   python -m server --config {order.profile}\n"
                f"Make a film:   svp render speech.wav -o film.mp4 --profile {order.profile}")
 
 

@@ -116,7 +116,7 @@ def _joined(tables: dict[str, PaperTable]) -> PaperTable:
 def _markdown(order: Order, table: PaperTable, told: dict[str, Any]) -> str:
     trained = ", ".join(f"{stage} {row['steps']} steps in {row['seconds'] / 60:.1f} min"
                         for stage, row in told["trained"].items())
-    lines = [f"# {order.name}", "", f"Trained: {trained}. Served by `python -m server --profile {order.profile}`.", "",
+    lines = [f"# {order.name}", "", f"Trained: {trained}. Served by `python -m server --config {order.profile}`.", "",
              "## Parts, given the true expression", "", "| held-out figure | before | after |", "|---|---:|---:|"]
     before, after = told["parts"][BEFORE], told["parts"][AFTER]
     lines += [f"| {words} | {before[key]:.3g} | {after[key]:.3g} |" for key, words in FIGURES.items()]

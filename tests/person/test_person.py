@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from server.__main__ import main as serve
 from svp_stream import cli
 from svp_stream.config import MINI_WEIGHTS, load_config
 from svp_stream.diffusion.unet import Denoiser, DenoiserConfig, save_denoiser
@@ -65,7 +67,7 @@ def write_start(folder: Path) -> None:
         model.measure_latents(rgb)
         save_autoencoder(folder / "autoencoder.safetensors", model)
         denoiser = Denoiser(DenoiserConfig(token=WIDTH, embedding=32, widths=(16, 16, 16, 16), head=8, groups=4))
-        torch.nn.init.normal_(denoiser.conv_out.weight, std=0.06)
+        torch.nn.init.normal_(denoiser.conv_out.weight, std=0.1)
         save_denoiser(folder / "denoiser.safetensors", denoiser)
 
 
@@ -122,11 +124,10 @@ def test_training_beats_its_start_on_clips_it_never_saw(order: Order, figures: F
     assert after["psnr"] > before["psnr"] and after["psnr_face"] > before["psnr_face"]
     assert after["matte"] < 0.2 * before["matte"], "nothing is cut out of a home video"
     assert before["steps1_face"] < before["reference_face"] - 1, "*control:* the closed form alone is better at first"
-    assert after["steps1_face"] > before["steps1_face"] + 1 and after["warm_face"] > before["warm_face"] + 1
+    assert after["steps1_face"] > before["steps1_face"] + 1 and after["warm_psnr"] > before["warm_psnr"] + 1
     cells = figures["table"]["cells"]
     assert list(cells) == ["ground truth", "shuffled", "static", "before", "after"]
-    mean = {row: cell["psnr_face"]["mean"] for row, cell in cells.items() if "psnr_face" in cell}
-    assert mean["after"] > mean["before"] + 0.5, "as served, from sound"
+    assert cells["after"]["psnr"]["mean"] > cells["before"]["psnr"]["mean"] + 1, "as served, from sound"
 
 
 def test_the_latents_stay_what_the_denoiser_knows(order: Order) -> None:
@@ -159,8 +160,9 @@ def test_the_command_tells_how_to_serve(
     config.write_text(yaml.safe_dump(json.loads(CONFIG.model_dump_json())))
     words = ["svp", "person", str(order.videos[0]), "-o", str(order.out), "--name", "pat", "--minutes", "60",
              "--weights", str(order.start)]
+    assert "config" in inspect.signature(serve).parameters, "what the command tells, the server knows"
     code, told, _ = _svp(capsys, monkeypatch, [*words, "--config", str(config)])
-    assert code == 0 and f"python -m server --profile {order.profile}" in told, "all was done, no reader is asked for"
+    assert code == 0 and f"python -m server --config {order.profile}" in told, "all was done, no reader is asked for"
     assert "| *shuffled* |" in told and "| before |" in told and "| after |" in told and "| *static* |" in told
     assert (order.out / "looks.png").is_file()
     words[4] = str(tmp_path / "anew")

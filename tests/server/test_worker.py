@@ -229,4 +229,5 @@ def test_late_is_what_waited_not_what_takes_its_time(takes_s: float, waits_s: fl
         place.seat.turn(time.monotonic(), 40.0)
         rungs.append(place.street.effort)
     place.loop.close()
-    assert (max(rungs) > 0) is worse, rungs
+    late = sum(rung > 0 for rung in rungs) / len(rungs)
+    assert late > 0.5 if worse else late < 0.25, rungs  # a busy machine makes a frame or two wait by itself
