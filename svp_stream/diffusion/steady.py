@@ -21,8 +21,6 @@ from svp_stream.packets import Bytes, Float32
 STILL = 0.1
 """Change of the reference in a frame, in deviations of a latent, up to which the band is open in a cell; it is shut at
 twice that."""
-
-
 MOUTH = (-0.8, 0.5, 0.8, 1.7)
 EYES = (-0.95, -0.35, 0.95, 0.35)
 """Left, top, right, bottom about the middle of the eyes, in distances between them, with room for a tilted head."""

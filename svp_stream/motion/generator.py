@@ -117,8 +117,7 @@ class MotionStream:
         Raises StreamError when `x.pts` is not a whole number of frames after the last, or after `flush`.
         """
         s = self._state
-        frames = self._frames_since(x.pts)
-        for _ in range(min(frames, _CATCH_UP_FRAMES)):
+        for _ in range(frames_to_live("MotionStream", s.last_pts, x.pts, ended=s.ended)):
             self._step(x)
         s.last_pts = x.pts
         return [self._pose(x.pts)]
@@ -139,18 +138,6 @@ class MotionStream:
                             manner_to=v, breath=float(rng.random()))
         state.head = self._goal(state, self._born_manner)
         return state
-
-    def _frames_since(self, pts: int) -> int:
-        s = self._state
-        if s.ended:
-            raise StreamError("MotionStream: a drive came after flush; call reset first")
-        if s.last_pts is None:
-            return 1
-        frames, rest = divmod(pts - s.last_pts, FRAME_TICKS)
-        if rest or frames < 1:
-            raise StreamError(f"MotionStream: drive at {pts} after {s.last_pts}; the next frame is at "
-                              f"{s.last_pts + FRAME_TICKS} ticks")
-        return frames
 
     def _manner_vector(self) -> Float32:
         s = self._state
@@ -244,6 +231,20 @@ class MotionStream:
         left = 1 - (1 - lid) * (1 - shut)
         right = 1 - (1 - lid) * (1 - 0.97 * shut)
         return Pose(pts, yaw, pitch, roll, dx, dy, left, right, gaze_x, gaze_y)
+
+
+def frames_to_live(who: str, last_pts: int | None, pts: int, *, ended: bool) -> int:
+    """Frames from the last drive of a stream to the one at `pts`: the missing ones are lived through unseen, up to a
+    second of them. Raises StreamError, naming the stream `who`, for a drive that does not follow on."""
+    if ended:
+        raise StreamError(f"{who}: a drive came after flush; call reset first")
+    if last_pts is None:
+        return 1
+    frames, rest = divmod(pts - last_pts, FRAME_TICKS)
+    if rest or frames < 1:
+        due = last_pts + FRAME_TICKS
+        raise StreamError(f"{who}: drive at {pts} after {last_pts}; the next frame is at {due} ticks")
+    return min(frames, _CATCH_UP_FRAMES)
 
 
 def _breath(phase: float) -> float:

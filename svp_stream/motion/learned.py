@@ -18,11 +18,10 @@ from typing import Final
 import numpy as np
 
 from svp_stream.clock import FRAME_RATE_HZ, FRAME_TICKS
-from svp_stream.errors import StreamError
 from svp_stream.motion import eyes
 from svp_stream.motion.attention import Attention, Role
 from svp_stream.motion.colours import NORMALS, Colours
-from svp_stream.motion.generator import GAZE_LIMIT_DEG, GLIDE_FRAMES, LIMITS, MotionDrive
+from svp_stream.motion.generator import GAZE_LIMIT_DEG, GLIDE_FRAMES, LIMITS, MotionDrive, frames_to_live
 from svp_stream.motion.network import BLINK_FRAMES, BOOK, DOUBLE_FRAMES, DRIVE, HEAD, TAPS, WAITS_S, WHITE, MotionNet
 from svp_stream.motion.wander import Float64, smoothstep, soft_limit, spring
 from svp_stream.packets import Float32, Pose
@@ -30,7 +29,6 @@ from svp_stream.packets import Float32, Pose
 SPRING: Final = 18.0
 """How briskly the head follows its goal, rad/s; training smooths by the same."""
 _DT_S: Final = 1 / FRAME_RATE_HZ
-_CATCH_UP_FRAMES: Final = 25
 _UNIFORMS: Final = 4
 ONSET_S: Final = 0.5 / FRAME_RATE_HZ
 """A saccade begins, on average, half a frame before the first picture that shows it."""
@@ -196,7 +194,8 @@ class LearnedMotion:
 
         Raises StreamError when `x.pts` is not a whole number of frames after the last, or after `flush`.
         """
-        for _ in range(min(self._frames_since(x.pts), _CATCH_UP_FRAMES)):
+        st = self._state
+        for _ in range(frames_to_live("LearnedMotion", st.last_pts, x.pts, ended=st.ended)):
             self._step(x)
         self._state.last_pts = x.pts
         return [self._pose(x.pts)]
@@ -214,18 +213,6 @@ class LearnedMotion:
         rng = np.random.default_rng([self._seed, 11])
         colours = Colours.start(rng.standard_normal((2, NORMALS)), np.array(rng.random()))
         return LearnedState(rng, colours, self._born, self._born, *self._model.memory())
-
-    def _frames_since(self, pts: int) -> int:
-        st = self._state
-        if st.ended:
-            raise StreamError("LearnedMotion: a drive came after flush; call reset first")
-        if st.last_pts is None:
-            return 1
-        frames, rest = divmod(pts - st.last_pts, FRAME_TICKS)
-        if rest or frames < 1:
-            raise StreamError(f"LearnedMotion: drive at {pts} after {st.last_pts}; the next frame is at "
-                              f"{st.last_pts + FRAME_TICKS} ticks")
-        return frames
 
     def _manner(self) -> Float64:
         st = self._state
