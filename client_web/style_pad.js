@@ -5,11 +5,14 @@
  * Remembers: what is chosen; the order that waits to be sent.
  */
 
+import { arrows, mark, radio } from "./radios.js";
 import { element } from "./stage.js";
+import { families, member, unlisted, words } from "./styles.js";
 
 const PACE_MS = 60;
 
-/** @typedef {{name: string, title: string, description: string, strength: number, temperature: number, thumbnail: string | null}} Style */
+/** @typedef {import("./styles.js").Style} Style */
+/** @typedef {import("./styles.js").Family} Family */
 /** @typedef {{type: "style", name?: string, weights?: Record<string, number>, strength?: number, temperature?: number} | {type: "avatar", name: string}} Order */
 
 export class StylePad {
@@ -18,20 +21,30 @@ export class StylePad {
     this.order = order;
     /** @type {Style[]} */
     this.styles = [];
+    /** @type {Family[]} */
+    this.families = [];
     this.style = "";
+    /** @type {import("./styles.js").Intensity} what the next family is taken in, where it has it */
+    this.intensity = "medium";
     this.avatar = "";
     /** @type {Map<string, Order>} */
     this.waiting = new Map();
     this.timer = 0;
     /** @type {HTMLSelectElement} */
     this.other = element("blend-with");
+    /** @type {HTMLSelectElement} */
+    this.otherIntensity = element("blend-intensity");
     /** @type {HTMLInputElement} */
     this.share = element("blend");
     /** @type {HTMLInputElement} */
     this.strength = element("strength");
     /** @type {HTMLInputElement} */
     this.temperature = element("temperature");
-    this.other.addEventListener("change", () => this.#blend());
+    this.other.addEventListener("change", () => {
+      this.#offerOther();
+      this.#blend();
+    });
+    this.otherIntensity.addEventListener("change", () => this.#blend());
     this.share.addEventListener("input", () => this.#blend());
     for (const slider of [this.strength, this.temperature]) {
       slider.addEventListener("input", () => {
@@ -58,13 +71,11 @@ export class StylePad {
    */
   fill(styles, avatars) {
     this.styles = styles.styles;
-    element("styles").replaceChildren(...this.styles.map((style) => this.#styleButton(style)));
-    const nothing = new Option("nothing", "");
-    this.other.replaceChildren(nothing, ...this.styles.map((style) => new Option(words(style.name), style.name)));
+    this.#list();
     element("avatars").replaceChildren(
       ...avatars.avatars.map(({ name }) => radio("chip", words(name), name, () => this.#chooseAvatar(name))),
     );
-    for (const group of ["styles", "avatars"]) arrows(element(group));
+    for (const group of ["styles", "intensities", "avatars"]) arrows(element(group));
     this.#markStyle(Object.keys(styles.default.weights)[0] ?? "");
     this.strength.value = String(styles.default.strength);
     this.temperature.value = String(styles.default.temperature);
@@ -79,28 +90,42 @@ export class StylePad {
   acknowledge(event) {
     if (event.type === "avatar") this.#markAvatar(event.name);
     if (this.waiting.size || event.type === "avatar") return;
-    const names = Object.keys(event.weights ?? {});
-    if (names.length === 1) this.#markStyle(names[0] ?? "");
+    const [name, more] = Object.keys(event.weights ?? {});
+    // at either end of a blend, one of the two is all that the server names
+    const blended = this.#blendedWith !== "" && [this.style, this.#blendedWith].includes(name ?? "");
+    if (name && !more && !blended) this.#markStyle(name);
+    if (event.type === "welcome" && this.#blendedWith) this.#blend();
     if (!held(this.strength)) this.strength.value = String(event.strength);
     if (!held(this.temperature)) this.temperature.value = String(event.temperature);
     this.#label();
   }
 
-  /** @param {Style} style */
-  #styleButton(style) {
-    const button = radio("style", words(style.name), style.name, () => this.#chooseStyle(style));
-    button.title = style.description;
-    if (style.thumbnail) {
+  #list() {
+    this.families = families(this.styles);
+    element("styles").replaceChildren(...this.families.map((family) => this.#familyButton(family)));
+    element("intensity").hidden = this.families.every(({ members }) => members.length === 1);
+    const chosen = this.other.value;
+    const others = this.families.map(({ name }) => new Option(words(name), name));
+    this.other.replaceChildren(new Option("nothing", ""), ...others);
+    this.other.value = chosen;
+  }
+
+  /** @param {Family} family */
+  #familyButton(family) {
+    const button = radio("style", words(family.name), family.name, () => this.#chooseStyle(member(family, this.intensity)));
+    const { description, thumbnail } = member(family, "medium");
+    button.title = description;
+    if (thumbnail) {
       const image = new Image(64, 64);
-      image.src = style.thumbnail;
+      image.src = thumbnail;
       image.alt = "";
       button.prepend(image);
     } else {
-      const mark = document.createElement("span");
-      mark.className = "mark";
-      mark.setAttribute("aria-hidden", "true");
-      mark.style.setProperty("--hue", String(hue(style.name)));
-      button.prepend(mark);
+      const dot = document.createElement("span");
+      dot.className = "mark";
+      dot.setAttribute("aria-hidden", "true");
+      dot.style.setProperty("--hue", String(hue(family.name)));
+      button.prepend(dot);
     }
     return button;
   }
@@ -108,7 +133,7 @@ export class StylePad {
   /** @param {Style} style */
   #chooseStyle(style) {
     this.#markStyle(style.name);
-    if (this.other.value) {
+    if (this.#blendedWith) {
       this.#blend();
       return;
     }
@@ -118,8 +143,21 @@ export class StylePad {
     this.#say({ type: "style", name: style.name });
   }
 
+  /** The preset that is mixed in, or nothing. */
+  get #blendedWith() {
+    return this.otherIntensity.value;
+  }
+
+  #offerOther() {
+    const family = this.families.find(({ name }) => name === this.other.value);
+    const members = family?.members ?? [];
+    this.otherIntensity.replaceChildren(...members.map(({ name, intensity }) => new Option(words(intensity ?? "medium"), name)));
+    this.otherIntensity.hidden = members.length < 2;
+    if (family) this.otherIntensity.value = member(family, "medium").name;
+  }
+
   #blend() {
-    const other = this.other.value;
+    const other = this.#blendedWith;
     this.share.disabled = !other;
     this.#label();
     const share = Number(this.share.value) / 100;
@@ -136,8 +174,32 @@ export class StylePad {
 
   /** @param {string} name */
   #markStyle(name) {
+    if (name && !this.styles.some((style) => style.name === name)) {
+      this.styles.push(unlisted(name));
+      this.#list();
+    }
     this.style = name;
-    mark(element("styles"), name);
+    const style = this.styles.find((known) => known.name === name);
+    const family = this.families.find((known) => known.name === style?.family);
+    this.intensity = style?.intensity ?? this.intensity;
+    mark(element("styles"), family?.name ?? "");
+    this.#markIntensity(family, name);
+    element("style-hint").textContent = style?.description ?? "";
+  }
+
+  /**
+   * @param {Family | undefined} family
+   * @param {string} name
+   */
+  #markIntensity(family, name) {
+    const group = element("intensities");
+    const members = family && family.members.length > 1 ? family.members : [];
+    const shown = [...group.children].map((step) => /** @type {HTMLElement} */ (step).dataset.value);
+    if (shown.join("\n") !== members.map((style) => style.name).join("\n")) {
+      const steps = members.map((style) => radio("step", words(style.intensity ?? "medium"), style.name, () => this.#chooseStyle(style)));
+      group.replaceChildren(...steps);
+    }
+    mark(group, name);
   }
 
   /** @param {string} name */
@@ -149,7 +211,7 @@ export class StylePad {
   #label() {
     element("strength-value").textContent = Number(this.strength.value).toFixed(2);
     element("temperature-value").textContent = Number(this.temperature.value).toFixed(2);
-    element("blend-value").textContent = this.other.value ? `${this.share.value} %` : "";
+    element("blend-value").textContent = this.#blendedWith ? `${this.share.value} %` : "";
     for (const slider of [this.strength, this.temperature, this.share]) {
       const part = (Number(slider.value) - Number(slider.min)) / (Number(slider.max) - Number(slider.min));
       slider.style.setProperty("--part", `${(part * 100).toFixed(1)}%`);
@@ -173,70 +235,9 @@ export class StylePad {
   }
 }
 
-/**
- * A button that acts as a radio.
- * @param {string} kind
- * @param {string} label
- * @param {string} value
- * @param {() => void} choose
- */
-function radio(kind, label, value, choose) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = kind;
-  button.dataset.value = value;
-  button.setAttribute("role", "radio");
-  button.setAttribute("aria-checked", "false");
-  button.tabIndex = -1;
-  const text = document.createElement("span");
-  text.className = "name";
-  text.textContent = label;
-  button.append(text);
-  button.addEventListener("click", choose);
-  return button;
-}
-
-/**
- * Checks the radio with a value; the first one is reachable by Tab when none is checked.
- * @param {HTMLElement} group
- * @param {string} value
- */
-function mark(group, value) {
-  const radios = /** @type {HTMLElement[]} */ ([...group.children]);
-  const chosen = radios.find((r) => r.dataset.value === value);
-  for (const r of radios) {
-    r.setAttribute("aria-checked", String(r === chosen));
-    r.tabIndex = r === (chosen ?? radios[0]) ? 0 : -1;
-  }
-}
-
-/**
- * Arrow keys move and choose, as in a native group of radios.
- * @param {HTMLElement} group
- */
-function arrows(group) {
-  group.onkeydown = (event) => {
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    const radios = /** @type {HTMLElement[]} */ ([...group.children]);
-    const at = radios.indexOf(/** @type {HTMLElement} */ (document.activeElement));
-    const next = radios[(at + step + radios.length) % radios.length];
-    if (!next) return;
-    event.preventDefault();
-    next.focus();
-    next.click();
-  };
-}
-
 /** @param {HTMLElement} input */
 function held(input) {
   return input.matches(":active");
-}
-
-/** @param {string} name */
-function words(name) {
-  const plain = name.replace(/^valid_/, "").replaceAll(/[_-]+/g, " ").trim(); // the heads' collection says nothing here
-  return plain.charAt(0).toUpperCase() + plain.slice(1);
 }
 
 /** @param {string} name */

@@ -1,6 +1,8 @@
 """What the lists of `/v1` say about a style, an avatar, a session.
 
 In: the studio, a session. Out: plain mappings for JSON. Remembers: nothing. Thumbnails are small PNG data URLs.
+A style says where it belongs among those listed: `family` is the name that its intensities share, `intensity` is `soft`,
+`medium` or `strong`, or null for a style that is alone in its family (`family` then is its name).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from server.live import Live
 from server.studio import Studio
 from svp_stream.errors import PresetError
 from svp_stream.packets import Bytes
+from svp_stream.style.family import kinships
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +33,22 @@ def data_url(rgb: Bytes) -> str:
 
 def style_marks(studio: Studio) -> list[dict[str, Any]]:
     """Every style that can be used; a malformed file is left out and logged."""
-    marks = []
+    presets = {}
     for name in studio.style_names():
         try:
-            preset = studio.preset(name)
+            presets[name] = studio.preset(name)
         except PresetError as error:
             logger.warning("not on the list of styles: %s", error)
-            continue
-        marks.append(
-            {
-                "name": name, "title": preset.name, "description": preset.description,
-                "strength": preset.strength, "temperature": preset.temperature,
-                "thumbnail": data_url(preset.thumbnail) if preset.thumbnail is not None else None,
-            }  # fmt: skip
-        )
-    return marks
+    kin = kinships(presets)
+    return [
+        {
+            "name": name, "title": preset.name, "description": preset.description,
+            "family": kin[name].family, "intensity": kin[name].intensity,
+            "strength": preset.strength, "temperature": preset.temperature,
+            "thumbnail": data_url(preset.thumbnail) if preset.thumbnail is not None else None,
+        }  # fmt: skip
+        for name, preset in presets.items()
+    ]
 
 
 def avatar_marks(studio: Studio) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from svp_stream.errors import PresetError
 from svp_stream.packets import Bytes
+from svp_stream.style.family import kinships
 from svp_stream.style.preset import StylePreset
 
 COLOURS: Final = (
@@ -24,7 +25,6 @@ COLOURS: Final = (
     (150, 150, 30), (20, 150, 170), (230, 120, 20), (60, 60, 140), (170, 30, 90), (90, 130, 50), (120, 70, 30),
     (70, 160, 130), (180, 140, 60),
 )
-_ORDER: Final = {"soft": 0, "strong": 2}
 MARGIN: Final = 0.12
 OVERSAMPLE: Final = 2
 _Floats = NDArray[np.floating[Any]]
@@ -68,7 +68,8 @@ def plane(presets: Sequence[StylePreset]) -> Plane:
 def draw_map(presets: Sequence[StylePreset], size: int = 900) -> Bytes:
     """uint8 [size, size, 3]. Members of a family (`warm-soft`, `warm`, `warm-strong`) share a colour and are joined by
     a line. Raises PresetError as `plane` does."""
-    presets = sorted(presets, key=lambda p: (_family(p.name), _ORDER.get(p.name.rpartition("-")[2], 1)))
+    kin = kinships([p.name for p in presets])
+    presets = sorted(presets, key=lambda p: kin[p.name].rank)
     flat = plane(presets)
     places = flat.place(np.stack([p.mu for p in presets]))
     low, high = places.min(0), places.max(0)
@@ -77,26 +78,22 @@ def draw_map(presets: Sequence[StylePreset], size: int = 900) -> Bytes:
     at = (places - (low + high) / 2) * scale * np.array([1.0, -1.0]) + whole / 2
     image = Image.new("RGB", (whole, whole), (255, 255, 255))
     pen = ImageDraw.Draw(image, "RGBA")
-    families = list(dict.fromkeys(_family(p.name) for p in presets))
+    families = list(dict.fromkeys(kin[p.name].family for p in presets))
     colours = {f: COLOURS[i % len(COLOURS)] for i, f in enumerate(families)}
     for preset, centre in zip(presets, at, strict=True):
-        _ellipse(pen, centre, flat.spread(preset.log_var) * scale**2, colours[_family(preset.name)])
+        _ellipse(pen, centre, flat.spread(preset.log_var) * scale**2, colours[kin[preset.name].family])
     for family in families:
-        own = [(float(x), float(y)) for p, (x, y) in zip(presets, at, strict=True) if _family(p.name) == family]
+        own = [(float(x), float(y)) for p, (x, y) in zip(presets, at, strict=True) if kin[p.name].family == family]
         pen.line(own, fill=(*colours[family], 150), width=OVERSAMPLE)
     font = ImageFont.load_default(11 * OVERSAMPLE)
     for preset, (x, y) in zip(presets, at, strict=True):
         r = 3 * OVERSAMPLE
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=colours[_family(preset.name)])
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=colours[kin[preset.name].family])
         pen.text((x + 1.6 * r, y - 2 * r), preset.name, fill=(30, 30, 30), font=font)
     told = " and ".join(f"{100 * s:.0f} %" for s in flat.shares)
     pen.text((10, 8), f"two principal directions: {told} of the variance between means; ellipses: one sigma",
              fill=(90, 90, 90), font=font)
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS), np.uint8)
-
-
-def _family(name: str) -> str:
-    return name.removesuffix("-soft").removesuffix("-strong")
 
 
 def _ellipse(pen: ImageDraw.ImageDraw, centre: _Floats, covariance: _Floats, colour: tuple[int, int, int]) -> None:
