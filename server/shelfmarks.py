@@ -1,8 +1,8 @@
 """What the lists of `/v1` say about a style, an avatar, a session.
 
 In: the studio, a session. Out: plain mappings for JSON. Remembers: nothing. Thumbnails are small PNG data URLs.
-A style says where it belongs among those listed: `family` is the name that its intensities share, `intensity` is `soft`,
-`medium` or `strong`, or null for a style that is alone in its family (`family` then is its name).
+A style says where it belongs among those listed: `family` is the name that its intensities share, `intensity` is
+`soft`, `medium` or `strong`, or null for a style that is alone in its family (`family` then is its name).
 """
 
 from __future__ import annotations

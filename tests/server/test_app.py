@@ -31,6 +31,7 @@ async def test_lists() -> None:
         styles = (await http.get("/v1/styles")).json()
         assert [s["name"] for s in styles["styles"]] == ["calm", "lively", "warm"], "the broken one is left out"
         assert styles["default"]["name"] == "warm" and styles["styles"][0]["strength"] == 0.8
+        assert all(s["family"] == s["name"] and s["intensity"] is None for s in styles["styles"])
         assert styles["styles"][0]["thumbnail"].startswith("data:image/png;base64,")
         avatars = (await http.get("/v1/avatars")).json()
         assert avatars == {"default": "ada", "avatars": [{"name": "ada"}, {"name": "ben"}, {"name": "cursed"}]}
@@ -53,7 +54,8 @@ async def test_the_page_and_its_modules_come_with_a_policy() -> None:
         assert page.status_code == 200 and "<video" in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert "http" not in page.text.replace("http-equiv", ""), "no external assets"
-        for name in ("main", "whip", "peer", "mic", "stage", "style_pad", "control", "stats", "failures"):
+        modules = "main whip peer mic stage style_pad styles radios control stats failures"
+        for name in modules.split():
             module = await http.get(f"/{name}.js")
             assert module.status_code == 200 and "javascript" in module.headers["content-type"]
             assert module.text.startswith("// @ts-check"), name
