@@ -179,13 +179,13 @@ def test_what_others_choose_is_marked_uploads_too(page: Page, url: str) -> None:
     start(page)
     style = f"{url}/v1/sessions/{ask(f'{url}/v1/sessions')['sessions'][0]['id']}/style"
     ask(style, "PUT", b'{"name": "tender-soft"}')
-    expect(group(page, "Intensity").get_by_role("radio", name="Soft")).to_be_checked()
+    expect(group(page, "Intensity").get_by_role("radio", name="Soft")).to_be_checked(timeout=PATIENCE_MS)
     assert chosen(page, "Speaking style") == ["Tender"]
     preset = (SHIPPED / "sly.npz").read_bytes()
     upload = ask(f"{url}/v1/styles", "POST", preset, "application/zip")["name"]
     ask(style, "PUT", json.dumps({"name": upload}).encode())
     label = f"Uploaded {upload.removeprefix('upload-')[:6]}"
-    expect(group(page, "Speaking style").get_by_role("radio", name=label)).to_be_checked()
+    expect(group(page, "Speaking style").get_by_role("radio", name=label)).to_be_checked(timeout=PATIENCE_MS)
     page.click("#styles button[data-value=bored]")
     until_spoken(url, {"bored-soft": 1})
     group(page, "Speaking style").get_by_role("radio", name=label).click()
