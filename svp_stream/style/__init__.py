@@ -1,1 +1,1 @@
-"""Style rooms: the probabilistic prior, distances between styles, presets, families, gliding blends, projection to tokens."""
+"""Style rooms: the probabilistic prior, distances between styles, presets, families, blends, projection to tokens."""
