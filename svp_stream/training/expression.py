@@ -34,7 +34,7 @@ from svp_stream.synthetic.styles import CAST, NAMED, TRAINING_CAST, SpeakingStyl
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
 from svp_stream.training.expression_check import check, draw_check
 from svp_stream.training.loop import Batch, LoopConfig
-from svp_stream.training.ridge import ridge
+from svp_stream.training.ridge import fold, ridge
 from svp_stream.training.style_clips import stack, two_cuts
 from svp_stream.weights_file import load_into, read_weights, save_weights, sha256
 
@@ -140,9 +140,7 @@ def translate(known: Sequence[KnownStyle], before: Sequence[KnownStyle], project
     regression of one mean to the other over the same clips, folded into its first layer. Returns R^2 over the clips."""
     x, y = (torch.from_numpy(np.concatenate([k.mu for k in side])).double() for side in (known, before))
     weight, bias = ridge(x, y, TRANSLATION_RIDGE)
-    expand = projection.expand
-    expand.bias.add_(expand.weight @ bias.float())
-    expand.weight.copy_(expand.weight @ weight.float())
+    fold(projection.expand, weight, bias)
     error = (y - x @ weight.T - bias).square().sum()
     return 1 - float(error / (y - y.mean(0)).square().sum())
 
