@@ -3,9 +3,10 @@
 In: an `Order`. Out, in its folder: `clips/`, `runs/`, `before/` (the weights to start from with the new reference),
 `weights/` and `<name>.yaml` (to serve), `report.md`, `figures.json`, `looks.png`. Remembers: the folder, see `steps`.
 
-Ears, style prior, conditioner, motion and the autoencoder's encoder stay as they are: what is heard and what latents mean does
-not hang on who is shown. Decoder and denoiser go on from where they stand, on the new face alone, so that they forget
-the faces they knew: the folder serves this one person. The denoiser's one stage is `video`, half of which starts cold.
+Ears, style prior, conditioner, motion and the autoencoder's encoder stay as they are: what is heard and what latents
+mean does not hang on who is shown. Decoder and denoiser go on from where they stand, on the new face alone, so that
+they forget the faces they knew: the folder serves this one person. The denoiser's one stage is `video`, half of which
+starts cold.
 """
 
 from __future__ import annotations

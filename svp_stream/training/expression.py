@@ -290,7 +290,7 @@ class ExpressionStage:
         return torch.stack([(self.weight * (a - b).abs()).mean() for a, b in zip(*pairs, strict=True)]).sum()
 
     def _match_loss(self, guess: Tensor, truth: Tensor, features: Tensor) -> Tensor:
-        """Mean square distance of the posterior means of the told and the true clip, in deviations of the true one's."""
+        """Mean square distance of the posterior means of the told and the true clip, in the true one's deviations."""
         every = torch.ones(guess.shape[:2], dtype=torch.bool)
         told = self.encoder(guess, features, every)[0]
         with torch.no_grad():

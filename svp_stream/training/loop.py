@@ -225,7 +225,8 @@ def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> 
         model.load_state_dict(state.model)
         optimiser.load_state_dict(state.optimiser)
     except (RuntimeError, ValueError) as e:
-        raise WeightsError(f"checkpoint {path} is of another model than the profile's ({str(e).splitlines()[-1].strip()}); "
-                           "delete it to start this stage again, or train with the profile that it was made by") from e
+        why = str(e).splitlines()[-1].strip()
+        raise WeightsError(f"checkpoint {path} is of another model than the profile's ({why}); delete it to start this "
+                           "stage again, or train with the profile that it was made by") from e
     logger.info("resuming %s at step %d", path, state.step)
     return _Run(state.step, state.seconds, {k: v.to(own[k].device) for k, v in state.average.items()})

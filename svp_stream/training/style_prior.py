@@ -276,7 +276,8 @@ def make_style_prior_stage(config: StylePriorTrainConfig, corpus: Path, out: Pat
 
     The audio encoder is `config.data.encoder` or that of the run beside `out`. Raises WeightsError when it is missing.
     """
-    encoder, cache = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors", out.parent / "coefficients"
+    encoder = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors"
+    cache = out.parent / "coefficients"
     before = load_bank(config.data, config.start_encoder, cache) if config.start and config.start_encoder else None
     return StylePriorStage(config, load_bank(config.data, encoder, cache), before)
 

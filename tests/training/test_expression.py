@@ -99,7 +99,7 @@ def test_goes_on_from_weights_and_holds_on_to_their_free_tokens(bank: Coefficien
 
 
 def test_a_timid_face_pays_for_its_manner(bank: CoefficientBank) -> None:
-    """The mean of the truth has the least square error; level, spread, speed and the read style are of the truth alone."""
+    """The mean of the truth has the least square error; level, spread, speed and style are of the truth alone."""
     stage = stage_of(bank)
     batch = stage.batch(np.random.default_rng(2), 8)
     truth, heard = batch["target"], batch["features"]
