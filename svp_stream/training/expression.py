@@ -295,7 +295,8 @@ class ExpressionStage:
         told = self.encoder(guess, features, every)[0]
         with torch.no_grad():
             true, log_var = self.encoder(truth, features, every)
-        return ((told - true).square() / (log_var.exp() + MATCH_FLOOR)).clamp(max=25).mean()
+        distance: Tensor = ((told - true).square() / (log_var.exp() + MATCH_FLOOR)).clamp(max=25).mean()
+        return distance
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """See `expression_check.check`."""

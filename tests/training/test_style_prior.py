@@ -99,8 +99,10 @@ def test_goes_on_from_a_prior_that_heard_through_another_encoder(bank: Coefficie
     onward = StylePriorStage(CONFIG.model_copy(update={"start": tmp_path / WEIGHTS}), turned, bank)
     deaf = StylePriorStage(CONFIG.model_copy(update={"start": tmp_path / WEIGHTS}), turned)
     batches = [StylePriorStage.batch(s, np.random.default_rng(4), 6) for s in (first, onward)]
-    mu = [s.model.eval().prior.encoder(b["expression"], b["audio"], b["mask"])[0].detach()
-          for s, b in ((first, batches[0]), (onward, batches[1]), (deaf, batches[1]))]
+    mu = []
+    for stage, b in ((first, batches[0]), (onward, batches[1]), (deaf, batches[1])):
+        assert isinstance(stage.model, PriorModel)
+        mu.append(stage.model.eval().prior.encoder(b["expression"], b["audio"], b["mask"])[0].detach())
     assert (mu[1] - mu[0]).abs().max() < 0.2 * (mu[2] - mu[0]).abs().max()
     before = {k: v.clone() for k, v in onward.model.state_dict().items()}
     run_stage(onward, CONFIG.loop.model_copy(update={"steps": 2}), tmp_path / "run")
