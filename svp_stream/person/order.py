@@ -122,7 +122,6 @@ class Order:
                                 loop=self._loop(c.denoiser_lr, c.denoiser_batch, 0.998))
 
     def _loop(self, lr: float, batch: int, ema: float) -> LoopConfig:
-        # fp32: on a processor without bf16 a step takes a third of the time; no sheets but the last, they cost minutes.
-        c = self.config
-        return LoopConfig(steps=c.most_steps, batch=batch, lr=lr, warmup=c.warmup, ema=ema, precision="fp32",
-                          threads=c.threads, seed=c.seed, sheet_every_s=1e9)
+        c = self.config  # no sheets but the last, they cost minutes
+        return LoopConfig(steps=c.most_steps, batch=batch, lr=lr, warmup=c.warmup, ema=ema, threads=c.threads,
+                          seed=c.seed, sheet_every_s=1e9)

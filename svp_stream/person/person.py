@@ -3,9 +3,10 @@
 In: an `Order`. Out, in its folder: `clips/`, `runs/`, `before/` (the weights to start from with the new reference),
 `weights/` and `<name>.yaml` (to serve), `report.md`, `figures.json`, `looks.png`. Remembers: the folder, see `steps`.
 
-Ears, style prior, conditioner and the autoencoder's encoder stay as they are: what is heard and what latents mean does
-not hang on who is shown. Decoder and denoiser go on from where they stand, on the new face alone, so that they forget
-the faces they knew: the folder serves this one person. The denoiser's one stage is `video`, half of which starts cold.
+Ears, style prior, conditioner, motion and the autoencoder's encoder stay as they are: what is heard and what latents
+mean does not hang on who is shown. Decoder and denoiser go on from where they stand, on the new face alone, so that
+they forget the faces they knew: the folder serves this one person. The denoiser's one stage is `video`, half of which
+starts cold.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from svp_stream.training.clips import Clips
 from svp_stream.training.frames import Frames
 from svp_stream.training.image import WEIGHTS as DENOISER
 from svp_stream.training.pixels import geometries, pixel_data
-from svp_stream.training.release import PARTS, release
+from svp_stream.training.release import OPTIONAL, PARTS, release
 from svp_stream.training.speech_tokens import frame_tokens
 from svp_stream.training.video import VideoStage, with_tokens
 from svp_stream.weights_file import record_hash, sha256
@@ -44,7 +45,7 @@ from svp_stream.weights_file import record_hash, sha256
 logger = logging.getLogger(__name__)
 BOOK: Final = "steps.json"
 KEPT: Final = ("audio", "style-prior", "expression", "evaluator")
-"""Stages whose weights the person shares with those that it starts from."""
+"""Stages whose weights the person shares with those that it starts from; motion too, where they have it."""
 CHECKPOINTS_BYTES: Final = 500_000_000
 """Checkpoints, weights and clips; pictures come on top."""
 
@@ -66,7 +67,7 @@ def make_person(order: Order) -> list[str]:
     steps = [
         Step("prepare", f"{order.preparation.model_dump_json()} {c.least_s} {videos}", (clips / "report.md",),
              lambda: _prepare(order)),
-        Step("share", " ".join(sha256(start / name) for name in (*parts, AUTOENCODER, DENOISER)),
+        Step("share", " ".join(sha256(start / name) for name in (*parts, AUTOENCODER, DENOISER, *_motion(start))),
              (*(runs / s / PARTS[s] for s in KEPT), *(order.before / n for n in (*PARTS.values(), DENOISER))),
              lambda: _share(order)),
         Step("before", "", (order.before / made[0], order.before / "figures.json"), lambda: _before(order)),
@@ -80,6 +81,12 @@ def make_person(order: Order) -> list[str]:
              lambda: write_table(order, order.out / BOOK)),
     ]  # fmt: skip
     return follow(steps, order.out / BOOK)
+
+
+def _motion(start: Path) -> list[str]:
+    """Learned motion, where the weights to start from have it."""
+    name = OPTIONAL["motion"]
+    return [name] if (start / name).is_file() else []
 
 
 def _done(folder: Path) -> None:
@@ -121,9 +128,11 @@ def _share(order: Order) -> None:
     """What stays as it is, beside the runs; and all of it in `before`."""
     for stage in KEPT:
         _copy(order.start / PARTS[stage], order.runs / stage)
-    for name in (*PARTS.values(), DENOISER):
+    for name in (*PARTS.values(), DENOISER, *_motion(order.start)):
         _copy(order.start / name, order.before)
         record_hash(order.before / name)
+    for name in _motion(order.start):
+        _copy(order.start / name, order.runs / "motion")
     if (order.start / RANGES).is_file():
         _copy(order.start / RANGES, order.before)
 

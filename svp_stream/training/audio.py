@@ -147,7 +147,7 @@ class AudioStage:
         encoder = load_encoder(config.start) if config.start else Wav2VecEncoder(config.encoder)
         if encoder.config != config.encoder:
             raise WeightsError(f"{config.start} is of another size than the profile's `encoder`: {encoder.config}")
-        self._model = AudioModel(encoder.train(), heads)
+        self._model = AudioModel(encoder.train().requires_grad_(True), heads)
         self._examples = self._test_batch(clean=True), self._test_batch(clean=False)
 
     @property

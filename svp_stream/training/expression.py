@@ -4,7 +4,9 @@ In: takes of speech, the frozen style prior. Out: `conditioner.safetensors` with
 as a sample of the posterior of *another* clip, so that it can carry no words. Look-ahead is drawn for each clip.
 Strength is taught as a caricature: with strength k the truth is `plain + k (styled - plain)`, with none the plain face.
 Loss: Huber on coefficients in units of their deviation, the same on velocity and acceleration (frames know nothing of
-one another, so smoothness is taught), and the gap between the lips, which counts more where they must meet.
+one another, so smoothness is taught), and the gap between the lips, which counts more where they must meet. The mean of
+all faces that fit a sound is a timid face, so a clip is held to its style as well: to the level, spread and speed of
+every coefficient over the clip, and to what the frozen style encoder reads off the true clip.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from svp_stream.synthetic.styles import CAST, NAMED, TRAINING_CAST, SpeakingStyl
 from svp_stream.training.coefficients import CoefficientBank, CoefficientConfig, Take, load_bank
 from svp_stream.training.expression_check import check, draw_check
 from svp_stream.training.loop import Batch, LoopConfig
-from svp_stream.training.ridge import ridge
+from svp_stream.training.ridge import fold, ridge
 from svp_stream.training.style_clips import stack, two_cuts
 from svp_stream.weights_file import load_into, read_weights, save_weights, sha256
 
@@ -42,6 +44,8 @@ PLAIN: Final = NAMED["neutral"]
 TRANSLATION_RIDGE: Final = 1.0
 INTENSITY: Final = (0.5, 1.4)
 """How far sampled styles are drawn out from the plain one."""
+MATCH_FLOOR: Final = 0.1
+"""Variance that is added to a posterior's own: what no short clip can tell."""
 JAW, CLOSE = SPEECH_INDEX["jawOpen"], SPEECH_INDEX["mouthClose"]
 
 
@@ -71,6 +75,8 @@ class ExpressionTrainConfig(BaseModel):
     velocity: float = Field(default=1.0, ge=0)
     acceleration: float = Field(default=0.3, ge=0)
     closure: float = Field(default=2.0, ge=0)
+    manner: float = Field(default=0.5, ge=0)
+    style_match: float = Field(default=0.5, ge=0)
     upper_weight: float = Field(default=0.4, gt=0)
     start: Path | None = Field(default=None, description="conditioner.safetensors to go on from; none: from scratch")
     start_encoder: Path | None = Field(default=None, description="audio encoder that `start` hears; none: the same")
@@ -134,9 +140,7 @@ def translate(known: Sequence[KnownStyle], before: Sequence[KnownStyle], project
     regression of one mean to the other over the same clips, folded into its first layer. Returns R^2 over the clips."""
     x, y = (torch.from_numpy(np.concatenate([k.mu for k in side])).double() for side in (known, before))
     weight, bias = ridge(x, y, TRANSLATION_RIDGE)
-    expand = projection.expand
-    expand.bias.add_(expand.weight @ bias.float())
-    expand.weight.copy_(expand.weight @ weight.float())
+    fold(projection.expand, weight, bias)
     error = (y - x @ weight.T - bias).square().sum()
     return 1 - float(error / (y - y.mean(0)).square().sum())
 
@@ -231,7 +235,7 @@ class ExpressionStage:
         return before | {
             "audio": windows, "heard": heard, "styled": torch.tensor(styled),
             "s": torch.from_numpy(known.draw(np.random.default_rng(chance))), "strength": torch.tensor(strength),
-            "target": torch.from_numpy(target[frames]),
+            "target": torch.from_numpy(target[frames]), "features": torch.from_numpy(take.features(variant)[frames]),
         }
 
     def _windows(self, audio: Float32, frames: NDArray[np.int64], ahead: int) -> tuple[Tensor, Tensor]:
@@ -263,6 +267,12 @@ class ExpressionStage:
         lips = ((1 + 3 * shut) * (gap - true_gap).abs()).mean() / self.deviation[JAW]
         total = value + c.velocity * speed + c.acceleration * smooth + 0.25 * c.closure * lips
         logs = {"value": value.item(), "velocity": speed.item(), "lips": lips.item()}
+        if c.manner:
+            manner = self._manner_loss(guess, truth)
+            total, logs = total + c.manner * manner, logs | {"manner": manner.item()}
+        if c.style_match:
+            match = self._match_loss(guess, truth, batch["features"])
+            total, logs = total + c.style_match * match, logs | {"match": match.item()}
         if self.before is not None and c.keep:
             with torch.no_grad():
                 known = self.before(batch["audio_before"], given[1], batch["s_before"], *given[3:]).tokens
@@ -272,6 +282,21 @@ class ExpressionStage:
             drift = drift + (model.projection(batch["s"]) - look).square().mean()
             total, logs = total + c.keep * drift, logs | {"drift": drift.item()}
         return total, logs
+
+    def _manner_loss(self, guess: Tensor, truth: Tensor) -> Tensor:
+        """How far level, spread and speed of each coefficient over the clip are off, in deviations."""
+        told, true = (x / self.deviation for x in (guess, truth))
+        pairs = [(x.mean(1), x.var(1).add(1e-4).sqrt(), x.diff(dim=1).abs().mean(1)) for x in (told, true)]
+        return torch.stack([(self.weight * (a - b).abs()).mean() for a, b in zip(*pairs, strict=True)]).sum()
+
+    def _match_loss(self, guess: Tensor, truth: Tensor, features: Tensor) -> Tensor:
+        """Mean square distance of the posterior means of the told and the true clip, in the true one's deviations."""
+        every = torch.ones(guess.shape[:2], dtype=torch.bool)
+        told = self.encoder(guess, features, every)[0]
+        with torch.no_grad():
+            true, log_var = self.encoder(truth, features, every)
+        distance: Tensor = ((told - true).square() / (log_var.exp() + MATCH_FLOOR)).clamp(max=25).mean()
+        return distance
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """See `expression_check.check`."""

@@ -84,9 +84,10 @@ def release(runs: Path, folder: Path, denoiser_of: str | None = None) -> Path:
 def _write_card(runs: Path, folder: Path, hashes: dict[str, str], last: str) -> Path:
     path = folder / "card.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    # A stage that was copied in without its log keeps the row that the card has of it.
+    told = known.get("training", {}) | {p.parent.name: last_rows(p) for p in runs.glob("*/log.jsonl")}
     card = {
-        "name": "mini", "denoiser_from": last, "files": hashes,
-        "training": {p.parent.name: last_rows(p) for p in sorted(runs.glob("*/log.jsonl"))},
+        "name": "mini", "denoiser_from": last, "files": hashes, "training": dict(sorted(told.items())),
         "licences": LICENCES, "figures": known.get("figures", {}),
         "ablations": known.get("ablations", {}),
     }

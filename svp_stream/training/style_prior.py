@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from svp_stream.arkit import SPEECH
 from svp_stream.motion.manner import MANNER_DIM
 from svp_stream.style.distance import DistanceName
-from svp_stream.style.prior import PriorConfig, StylePrior, draw, save_prior
+from svp_stream.style.prior import KIND, PriorConfig, StylePrior, draw, save_prior
 from svp_stream.synthetic.styles import (
     CAST,
     TRAINING_CAST,
@@ -42,14 +42,16 @@ from svp_stream.training.losses_style import (
     reconstruction_loss,
 )
 from svp_stream.training.presets import write_presets
-from svp_stream.training.ridge import ridge
+from svp_stream.training.ridge import fold, ridge
 from svp_stream.training.style_clips import Clip, posterior, spoil, stack, two_cuts
 from svp_stream.training.style_prior_check import check, draw_check
 from svp_stream.training.style_sigma import fit_sigma
+from svp_stream.weights_file import load_into, read_weights
 
 logger = logging.getLogger(__name__)
 WEIGHTS: Final = "style_prior.safetensors"
 STATISTICS_TAKES: Final = 24
+HEARING_RIDGE: Final = 10.0
 
 
 class StylePriorTrainConfig(BaseModel):
@@ -62,6 +64,8 @@ class StylePriorTrainConfig(BaseModel):
          "threads": 1}
     )
     data: CoefficientConfig = CoefficientConfig()
+    start: Path | None = Field(default=None, description="style_prior.safetensors to go on from, at its sizes")
+    start_encoder: Path | None = Field(default=None, description="audio encoder that `start` hears; none: the same")
     width: int = Field(default=128, ge=8)
     layers: int = Field(default=3, ge=1)
     style_dim: int = Field(default=128, ge=8)
@@ -96,14 +100,25 @@ class PriorModel(nn.Module):
 class StylePriorStage:
     """See the card."""
 
-    def __init__(self, config: StylePriorTrainConfig, bank: CoefficientBank) -> None:
+    def __init__(
+        self, config: StylePriorTrainConfig, bank: CoefficientBank, heard_before: CoefficientBank | None = None
+    ) -> None:
+        """`heard_before`: the same takes through the audio encoder that `config.start` hears."""
         self.config, self.bank = config, bank
         sizes = PriorConfig(
             expression_dim=len(SPEECH), audio_dim=bank.audio_dim, width=config.width, layers=config.layers,
             style_dim=config.style_dim, decoder_layers=config.decoder_layers, manner_dim=MANNER_DIM, evidence=True,
         )
         self._model = PriorModel(sizes)
-        self._set_statistics()
+        if config.start is None:
+            self._set_statistics()
+        else:
+            load_into(self._model.prior, read_weights(config.start, KIND)[1], config.start)
+            for part in (self._model.prior.encoder, self._model.prior.decoder):
+                part.train().requires_grad_(True)
+            if heard_before is not None:
+                fit = hear_as(self._model.prior, bank, heard_before)
+                logger.info("sound told in the earlier encoder's terms: R^2 %.3f", fit)
         self.check_takes = [t for t in bank.held_out if not t.silent().all()][:24]
 
     def _set_statistics(self) -> None:
@@ -241,11 +256,28 @@ class StylePriorStage:
         return float(r2.mean())
 
 
+def hear_as(prior: StylePrior, bank: CoefficientBank, before: CoefficientBank) -> float:
+    """Let `prior`, made for the encoder that `before` was heard by, hear through that of `bank`: a ridge regression of
+    one's features to the other's over the same takes, folded into the layers that hear. Returns R^2 over the takes."""
+    x, y = (torch.from_numpy(np.concatenate([t.features(v) for t in b.train for v in (0, 1)])).double()
+            for b in (bank, before))
+    weight, bias = ridge(x, y, HEARING_RIDGE)
+    if prior.encoder.audio is not None:
+        hears = prior.encoder.audio[0]
+        assert isinstance(hears, nn.Linear)
+        fold(hears, weight, bias)
+    fold(prior.decoder.enter, weight, bias)
+    error = (y - x @ weight.T - bias).square().sum()
+    return 1 - float(error / (y - y.mean(0)).square().sum())
+
+
 def make_style_prior_stage(config: StylePriorTrainConfig, corpus: Path, out: Path) -> StylePriorStage:
     """The stage over speech made on the spot; `corpus` has pixels, which this stage does not need.
 
     The audio encoder is `config.data.encoder` or that of the run beside `out`. Raises WeightsError when it is missing.
     """
     encoder = config.data.encoder or out.parent / "audio" / "audio_encoder.safetensors"
-    return StylePriorStage(config, load_bank(config.data, encoder, out.parent / "coefficients"))
+    cache = out.parent / "coefficients"
+    before = load_bank(config.data, config.start_encoder, cache) if config.start and config.start_encoder else None
+    return StylePriorStage(config, load_bank(config.data, encoder, cache), before)
 

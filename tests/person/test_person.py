@@ -57,7 +57,7 @@ def write_start(folder: Path) -> None:
     """The shipped ears, prior, conditioner and evaluator; a small autoencoder that has seen painted faces, which have a
     matte, and a small denoiser that spoils a reference at random."""
     folder.mkdir()
-    for name in ("audio_encoder", "style_prior", "conditioner", "evaluator"):
+    for name in ("audio_encoder", "style_prior", "conditioner", "evaluator", "motion"):
         shutil.copy(MINI_WEIGHTS / f"{name}.safetensors", folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -116,6 +116,7 @@ def figures(order: Order) -> Figures:
 def test_it_goes_on_where_it_was_cut_off(order: Order, figures: Figures) -> None:
     known = json.loads((order.out / "steps.json").read_text())
     assert list(known) == STEPS and figures["steps"].keys() == set(STEPS[:-1])
+    assert (order.weights / "motion.safetensors").is_file(), "the avatar moves as the one it was made from"
     assert make_person(replace(order, reader=_unwanted)) == []
 
 

@@ -65,6 +65,16 @@ def test_training_learns_and_exports(tmp_path: Path) -> None:
     assert list((tmp_path / "sheets").glob("*.png"))
 
 
+def test_going_on_from_an_encoder_moves_the_encoder(tmp_path: Path) -> None:
+    stage = AudioStage(_config(1), _tape(0), _tape(100, 2))
+    stage.export(stage.model, tmp_path)
+    goes_on = AudioStage(_config(2).model_copy(update={"start": tmp_path / WEIGHTS_NAME}), _tape(0), _tape(100, 2))
+    before = {k: v.clone() for k, v in goes_on.model.encoder.state_dict().items()}
+    run_stage(goes_on, _config(2).loop, tmp_path / "run")
+    after = goes_on.model.encoder.state_dict()
+    assert not [k for k, v in before.items() if v.is_floating_point() and v.abs().max() > 0 and v.equal(after[k])]
+
+
 def test_batches_hang_on_the_generator_alone() -> None:
     stage = AudioStage(_config(1), _tape(0), _tape(100, 2))
     one, two = (stage.batch(np.random.default_rng(5), 3) for _ in range(2))

@@ -98,6 +98,21 @@ def test_goes_on_from_weights_and_holds_on_to_their_free_tokens(bank: Coefficien
     assert "drift" not in first.loss(first.model, batch, 0.0)[1]
 
 
+def test_a_timid_face_pays_for_its_manner(bank: CoefficientBank) -> None:
+    """The mean of the truth has the least square error; level, spread, speed and style are of the truth alone."""
+    stage = stage_of(bank)
+    batch = stage.batch(np.random.default_rng(2), 8)
+    truth, heard = batch["target"], batch["features"]
+    timid = truth.mean(1, keepdim=True) + 0.3 * (truth - truth.mean(1, keepdim=True))
+    assert stage._manner_loss(truth, truth).item() == 0 and stage._match_loss(truth, truth, heard).item() == 0
+    assert stage._manner_loss(timid, truth).item() > 0.1
+    other = truth.roll(1, 0)
+    assert stage._match_loss(other, truth, heard).item() > stage._match_loss(timid, truth, heard).item() > 0
+    guess = timid.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(stage._manner_loss(guess, truth) + stage._match_loss(guess, truth, heard), guess)
+    assert torch.isfinite(slope).all() and slope.abs().sum() > 0
+
+
 @pytest.mark.parametrize("shift", [-2, 0, 3])
 def test_lag_is_found(shift: int) -> None:
     rng = np.random.default_rng(0)

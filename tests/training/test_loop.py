@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from svp_stream.errors import WeightsError
 from svp_stream.training import loop as room
-from svp_stream.training.loop import Batch, LoopConfig, run_stage
+from svp_stream.training.loop import Batch, LoopConfig, in_half, run_stage
 
 
 class Line:
@@ -152,6 +152,26 @@ def test_precision_may_differ_between_runs_of_one_process(tmp_path: Path) -> Non
         line = Line()
         run_stage(line, config(steps=2, precision=precision), tmp_path / f"{precision}{time.monotonic_ns()}")
         assert len(line.steps) == 2
+
+
+def test_half_precision_is_used_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for able in ({"avx512_bf16": True}, {"avx512_bf16": False, "amx_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert in_half("auto", cpu)
+        assert not in_half("fp32", cpu)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    assert not in_half("auto", cpu)
+    assert in_half("bf16", cpu)
+    assert in_half("auto", gpu)
+
+
+def test_a_checkpoint_of_another_model_says_what_to_do(tmp_path: Path) -> None:
+    run_stage(Line(), config(steps=1), tmp_path)
+    frozen = Line()
+    next(iter(frozen.model.parameters())).requires_grad_(False)
+    with pytest.raises(WeightsError, match="another model.*delete it to start"):
+        run_stage(frozen, config(steps=2), tmp_path)
 
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:

@@ -38,6 +38,14 @@ def test_the_landmark_gauge_ships_when_it_was_trained(runs: Path, tmp_path: Path
     assert WEIGHTS not in card["files"] and not (tmp_path / "without" / WEIGHTS).exists()
 
 
+def test_a_stage_without_a_log_keeps_its_row(runs: Path, tmp_path: Path) -> None:
+    first = json.loads(release.release(runs, tmp_path / "out").read_text())
+    (runs / "landmarks" / "log.jsonl").unlink()
+    (runs / "audio" / "log.jsonl").write_text('{"step": 3, "s": 6.0, "loss": 1.0}')
+    again = json.loads(release.release(runs, tmp_path / "out").read_text())
+    assert again["training"] == {"audio": {"steps": 3, "seconds": 6.0}} | first["training"]
+
+
 def test_motion_ships_when_it_was_trained(runs: Path, tmp_path: Path) -> None:
     whole = json.loads(release.release(runs, tmp_path / "with").read_text())
     assert (tmp_path / "with" / "motion.safetensors").read_bytes() == b"motion"

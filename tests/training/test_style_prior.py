@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ import yaml
 
 from svp_stream.motion.manner import MANNER_DIM, Manner
 from svp_stream.style.preset import load_preset
-from svp_stream.style.prior import load_prior
+from svp_stream.style.prior import load_prior, save_prior
 from svp_stream.synthetic.styles import HELD_OUT_CAST, TRAINING_CAST
 from svp_stream.training.coefficients import CoefficientBank
 from svp_stream.training.loop import run_stage
 from svp_stream.training.ridge import ridge
-from svp_stream.training.style_prior import WEIGHTS, StylePriorStage, StylePriorTrainConfig
+from svp_stream.training.style_prior import WEIGHTS, PriorModel, StylePriorStage, StylePriorTrainConfig
 from svp_stream.weights_file import sha256
 from tests.fakes.coefficients import tiny_bank
 
@@ -84,6 +85,30 @@ def test_trains_end_to_end_and_ships_presets(bank: CoefficientBank, tmp_path: Pa
     with torch.no_grad():
         read = prior.manner(torch.from_numpy(presets["bored"].mu)).numpy()
     assert isinstance(Manner.from_vector(read), Manner)
+
+
+def test_goes_on_from_a_prior_that_heard_through_another_encoder(bank: CoefficientBank, tmp_path: Path) -> None:
+    """Where the features of two encoders are a linear map apart, the prior says the same of a clip heard by either."""
+    torch.manual_seed(0)
+    first = StylePriorStage(CONFIG, bank)
+    assert isinstance(first.model, PriorModel)
+    save_prior(tmp_path / WEIGHTS, first.model.prior)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((bank.audio_dim, bank.audio_dim)))[0]
+    turned = CoefficientBank(*(tuple(replace(t, tokens=(t.tokens.astype(np.float32) @ turn).astype(np.float16))
+                                     for t in side) for side in (bank.train, bank.held_out)))
+    onward = StylePriorStage(CONFIG.model_copy(update={"start": tmp_path / WEIGHTS}), turned, bank)
+    deaf = StylePriorStage(CONFIG.model_copy(update={"start": tmp_path / WEIGHTS}), turned)
+    batches = [StylePriorStage.batch(s, np.random.default_rng(4), 6) for s in (first, onward)]
+    mu = []
+    for stage, b in ((first, batches[0]), (onward, batches[1]), (deaf, batches[1])):
+        assert isinstance(stage.model, PriorModel)
+        mu.append(stage.model.eval().prior.encoder(b["expression"], b["audio"], b["mask"])[0].detach())
+    assert (mu[1] - mu[0]).abs().max() < 0.2 * (mu[2] - mu[0]).abs().max()
+    before = {k: v.clone() for k, v in onward.model.state_dict().items()}
+    run_stage(onward, CONFIG.loop.model_copy(update={"steps": 2}), tmp_path / "run")
+    after = onward.model.state_dict()
+    assert not before["prior.encoder.mu.0.weight"].equal(after["prior.encoder.mu.0.weight"])
+    assert not before["prior.decoder.enter.weight"].equal(after["prior.decoder.enter.weight"])
 
 
 def test_shipped_profile_is_the_default() -> None:
