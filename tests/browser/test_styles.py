@@ -78,7 +78,8 @@ def group(page: Page, name: str) -> Locator:
 
 def chosen(page: Page, name: str) -> list[str]:
     """The labels of what is checked in a group, as a screen reader finds them."""
-    return group(page, name).get_by_role("radio", checked=True).all_inner_texts()
+    labels: list[str] = group(page, name).get_by_role("radio", checked=True).all_inner_texts()
+    return labels
 
 
 def ask(url: str, method: str = "GET", body: bytes | None = None, kind: str = "application/json") -> Any:
