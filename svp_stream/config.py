@@ -142,7 +142,7 @@ class Model(Section):
     folder: Path | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     look_ahead: Annotated[int, Field(ge=0, le=5)] = 2
-    articulation: Annotated[float, Field(ge=0, le=3)] = 1.6
+    articulation: Annotated[float, Field(ge=0, le=3)] = 1.25
     turns: Annotated[float, Field(ge=0, le=1)] = 0.5
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     avatar: str | None = None
@@ -156,7 +156,7 @@ class Cache(Section):
     warm_start: bool = True
     previous_latent: bool = True
     deep_reuse: Annotated[float, Field(ge=0, le=10)] = 0.0
-    smoothing: Annotated[int, Field(ge=0, le=16)] = 2
+    smoothing: Annotated[int, Field(ge=0, le=16)] = 3
     cold_steps: Annotated[int, Field(ge=1, le=100)] = 2
 
 

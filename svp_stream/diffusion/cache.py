@@ -27,7 +27,7 @@ class CacheRule:
     warm_start: bool = True
     previous_latent: bool = True
     deep_reuse: float = 0.0
-    smoothing: int = 2
+    smoothing: int = 3
     cold_steps: int = 2
 
 

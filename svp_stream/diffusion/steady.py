@@ -18,7 +18,7 @@ import numpy as np
 
 from svp_stream.packets import Bytes, Float32
 
-STILL = 0.1
+STILL = 0.15
 """Change of the reference in a frame, in deviations of a latent, up to which the band is open in a cell; it is shut at
 twice that."""
 MOUTH = (-0.8, 0.5, 0.8, 1.7)

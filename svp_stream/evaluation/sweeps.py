@@ -18,7 +18,7 @@ SWITCHES: Final[tuple[tuple[str, str, Any, Any], ...]] = (
     ("warm start", "warm_start", True, False),
     ("the previous latent as a condition", "previous_latent", True, False),
     ("reuse of deep features where little moves", "deep_reuse", 0.05, 0.0),
-    ("output smoothing", "smoothing", 2, 0),
+    ("output smoothing", "smoothing", 3, 0),
 )
 """A mechanism: what it is called, its key, its value when on and when off."""
 BESIDES: Final[tuple[tuple[str, str, Any], ...]] = (

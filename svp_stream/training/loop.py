@@ -202,7 +202,7 @@ def _step(
 
 def in_half(precision: str, device: torch.device) -> bool:
     """Whether a run computes in bf16. A CPU without bf16 of its own imitates it, at two to three times the cost of fp32
-    (measured on AVX-512 without AVX512_BF16: the denoiser 2.8, the speech encoder 2.2)."""
+    (measured on AVX-512 without AVX512_BF16: 2.8 times for a step of the denoiser)."""
     if precision != "auto":
         return precision == "bf16"
     if device.type != "cpu":
