@@ -143,7 +143,7 @@ class Model(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     look_ahead: Annotated[int, Field(ge=0, le=5)] = 2
     articulation: Annotated[float, Field(ge=0, le=3)] = 1.25
-    turns: Annotated[float, Field(ge=0, le=1)] = 0.5
+    turns: Annotated[float, Field(ge=0, le=1)] = 1.0
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     avatar: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
