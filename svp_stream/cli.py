@@ -113,8 +113,11 @@ def ranges(
     """Measure what int8 needs to know of a weights folder, and write it to `ranges.json` there."""
     from svp_stream.config import MINI_WEIGHTS
     from svp_stream.pipeline.calibrate import calibrate
+    from svp_stream.training.release import list_files
 
-    typer.echo(str(calibrate(weights or MINI_WEIGHTS)))
+    folder = weights or MINI_WEIGHTS
+    typer.echo(str(calibrate(folder)))
+    list_files(folder)
 
 
 @app.command()

@@ -37,7 +37,7 @@ from svp_stream.training.clips import Clips
 from svp_stream.training.frames import Frames
 from svp_stream.training.image import WEIGHTS as DENOISER
 from svp_stream.training.pixels import geometries, pixel_data
-from svp_stream.training.release import OPTIONAL, PARTS, release
+from svp_stream.training.release import OPTIONAL, PARTS, list_files, release
 from svp_stream.training.speech_tokens import frame_tokens
 from svp_stream.training.video import VideoStage, with_tokens
 from svp_stream.weights_file import record_hash, sha256
@@ -181,6 +181,7 @@ def _release(order: Order) -> None:
     """Weights, their int8 ranges, and the profile that serves them."""
     release(order.runs, order.weights)
     calibrate(order.weights)
+    list_files(order.weights)
     write_whole(order.profile, PROFILE.format(name=order.name))
 
 

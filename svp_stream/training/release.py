@@ -96,6 +96,17 @@ def _write_card(runs: Path, folder: Path, hashes: dict[str, str], last: str) -> 
     return path
 
 
+def list_files(folder: Path) -> None:
+    """Let the card, where there is one, name every file that `hashes.json` does: also what was made after release."""
+    path = folder / "card.json"
+    if not path.is_file():
+        return
+    card = json.loads(path.read_text())
+    card["files"] = json.loads((folder / HASHES).read_text())
+    path.write_text(json.dumps(card, indent=1) + "\n")
+    write_readme(folder)
+
+
 def last_rows(log: Path) -> dict[str, Any]:
     """Steps, seconds and the last validation figures of a run."""
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]

@@ -12,6 +12,7 @@ from svp_stream.errors import WeightsError
 from svp_stream.evaluation.landmark_gauge import WEIGHTS, LandmarkConfig, load_landmark_gauge
 from svp_stream.evaluation.measure import load_evaluator
 from svp_stream.training import release
+from svp_stream.weights_file import record_hash
 
 
 @pytest.fixture
@@ -44,6 +45,18 @@ def test_a_stage_without_a_log_keeps_its_row(runs: Path, tmp_path: Path) -> None
     (runs / "audio" / "log.jsonl").write_text('{"step": 3, "s": 6.0, "loss": 1.0}')
     again = json.loads(release.release(runs, tmp_path / "out").read_text())
     assert again["training"] == {"audio": {"steps": 3, "seconds": 6.0}} | first["training"]
+
+
+def test_the_card_lists_what_is_made_after_it(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    release.list_files(tmp_path)
+    assert not (tmp_path / "card.json").exists(), "a folder without a card is left alone"
+    release.release(runs, folder)
+    (folder / "ranges.json").write_text("{}")
+    digest = record_hash(folder / "ranges.json")
+    release.list_files(folder)
+    assert json.loads((folder / "card.json").read_text())["files"] == json.loads((folder / "hashes.json").read_text())
+    assert f"`ranges.json` sha256 `{digest}`" in (folder / "README.md").read_text()
 
 
 def test_motion_ships_when_it_was_trained(runs: Path, tmp_path: Path) -> None:
